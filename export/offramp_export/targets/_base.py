@@ -1,0 +1,89 @@
+"""The interface of a target: one runtime in one precision."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from offramp.bundle import ProgramStage
+
+__all__ = ["ConvertedProgram", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedProgram:
+    """What a target made of the stages.
+
+    Attributes:
+        files: Path inside the bundle -> content.
+        stages: The edges of each stage, as the program itself reports them.
+        exporter: Versions of the packages that made it.
+    """
+
+    files: Mapping[str, bytes]
+    stages: tuple[ProgramStage, ...]
+    exporter: Mapping[str, str]
+
+
+class Target(ABC):
+    """Converts stages to one kind of program and can run the result to prove it.
+
+    Implementations are frozen dataclasses whose fields are exactly the legal options.
+    """
+
+    @property
+    @abstractmethod
+    def runtime(self) -> str:
+        """``litert``, ``executorch`` or ``coreml``."""
+
+    @property
+    @abstractmethod
+    def precision(self) -> str:
+        """``float32``, ``float16`` or ``int8``."""
+
+    @property
+    @abstractmethod
+    def tolerance(self) -> float:
+        """The largest logit difference from torch that is still agreement.
+
+        A fraction of the largest absolute logit; ``inf`` where only label agreement is judged.
+        """
+
+    @abstractmethod
+    def convert(
+        self,
+        stages: Sequence[nn.Module],
+        carries: Sequence[Sequence[tuple[int, ...]]],
+        calibration_images: NDArray[np.uint8] | None,
+    ) -> ConvertedProgram:
+        """Convert all stages into one program.
+
+        Args:
+            stages: In evaluation mode, float32, on the CPU.
+            carries: Per stage, the torch shapes of its inputs, batch 1; ``carries[0]`` is the
+                image, ``((1, height, width, 3),)``.
+            calibration_images: ``(images, height, width, 3)`` uint8, for targets that quantise.
+
+        Raises:
+            ExportError: The converter refused, with the stage and what to change.
+        """
+
+    @abstractmethod
+    def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the converted program, stage by stage, through its real runtime.
+
+        Args:
+            program: What ``convert`` returned.
+            images: ``(images, height, width, 3)`` uint8.
+
+        Returns:
+            ``(exits, images, classes)`` float32 logits.
+        """

@@ -1,0 +1,249 @@
+"""The manifest of a bundle, version 1: what it may hold, and nothing else.
+
+The structs here are the schema: they are strict (an unknown key is an error), frozen, and checked
+once more for what types cannot say in ``_checks.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "Certificate",
+    "FileEntry",
+    "InputSpec",
+    "LatencyEntry",
+    "Manifest",
+    "Policy",
+    "ProgramEntry",
+    "ProgramStage",
+    "Provenance",
+    "Quantization",
+    "StageEntry",
+    "TensorEntry",
+]
+
+Count = Annotated[int, Meta(ge=1)]
+Unsigned = Annotated[int, Meta(ge=0)]
+Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Strict and immutable."""
+
+
+class InputSpec(_Struct):
+    """How an image becomes the input of stage 0.
+
+    Attributes:
+        height: Rows of the input.
+        width: Columns of the input.
+        colour: Always RGB, values 0 to 255; normalisation is inside the program.
+        resize: ``stretch`` scales both sides on their own; ``cover`` scales the image so that it
+            covers the input and cuts the middle out.
+        filter: The resampling filter, as Pillow defines it (with antialiasing).
+    """
+
+    height: Count
+    width: Count
+    colour: Literal["rgb"] = "rgb"
+    resize: Literal["stretch", "cover"] = "cover"
+    filter: Literal["bilinear", "bicubic", "box", "nearest"] = "bilinear"
+
+
+class StageEntry(_Struct):
+    """One stage of the network, whatever the program.
+
+    Attributes:
+        name: ``stage_0``, ``stage_1``, ...
+        multiply_adds: Multiply-adds this stage adds to those before it, its exit included.
+        parameters: Parameters this stage adds.
+        carry_shapes: Shapes, ``(1, height, width, channels)`` or ``(1, features)``, of the tensors
+            this stage hands to the next one; empty for the last.
+    """
+
+    name: Name
+    multiply_adds: Unsigned
+    parameters: Unsigned
+    carry_shapes: tuple[tuple[Count, ...], ...]
+
+
+class Quantization(_Struct):
+    """``real = scale * (stored - zero_point)``."""
+
+    scale: Annotated[float, Meta(gt=0.0)]
+    zero_point: int
+
+
+class TensorEntry(_Struct):
+    """One tensor at the edge of a program's stage, in the program's own layout."""
+
+    shape: tuple[Count, ...]
+    dtype: Literal["float32", "float16", "int8", "uint8"]
+    quantization: Quantization | None = None
+
+
+class ProgramStage(_Struct):
+    """The signature, method or function that computes one stage.
+
+    ``inputs`` is the image for stage 0 and the carry of the stage before for the others;
+    ``outputs`` is the logits and then the carry.
+    """
+
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+
+
+class FileEntry(_Struct):
+    """A file of the bundle; the path is relative, with forward slashes."""
+
+    path: Name
+    size_bytes: Count
+    sha256: Sha256
+
+
+class ProgramEntry(_Struct):
+    """One exported program: one runtime, one precision.
+
+    Attributes:
+        runtime: The engine that runs it.
+        precision: Its arithmetic.
+        files: One file, or all files of a package folder.
+        stages: One entry per stage.
+        exporter: Versions of the packages that made it.
+    """
+
+    runtime: Literal["litert", "executorch", "coreml"]
+    precision: Literal["float32", "float16", "int8"]
+    files: Annotated[tuple[FileEntry, ...], Meta(min_length=1)]
+    stages: Annotated[tuple[ProgramStage, ...], Meta(min_length=1)]
+    exporter: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """``runtime/precision``, as users write it."""
+        return f"{self.runtime}/{self.precision}"
+
+
+class Certificate(_Struct):
+    """What a policy was calibrated to.
+
+    Attributes:
+        kind: ``accuracy_drop`` (against ``reference``), the one kind of version 1 so far, or a
+            kind a later calibration adds.
+        claim: The promise in one sentence.
+        reference: Whose accuracy the drop is counted from: the program's own last exit
+            (``self``) or the float network (``float``).
+        limit: The promised bound (a fraction for ``accuracy_drop``).
+        confidence: The probability, over calibration sets, that the claim holds.
+        images_fit: Images used for temperatures and the candidate path.
+        images_certified: Images used for the test, disjoint from those.
+        observed: The value seen on the certification images.
+        upper_bound: The smallest limit that would still have been certified.
+        method: The statistical procedure.
+        seed: Seed of the split and of the order of the test.
+        data_sha256: Fingerprint of the logits and labels used.
+    """
+
+    kind: Name
+    claim: str
+    reference: Literal["self", "float"]
+    limit: float
+    confidence: Unit
+    images_fit: Unsigned
+    images_certified: Unsigned
+    observed: float
+    upper_bound: float
+    method: Name
+    seed: int
+    data_sha256: Sha256
+
+
+class Policy(_Struct):
+    """When to stop: signal, temperatures, thresholds and enabled exits for one program.
+
+    All three tuples have one entry per exit; those of the last exit are not used, since it always
+    answers (they are written as 1.0, 0.0 and true).
+
+    Attributes:
+        name: How users choose it; ``default`` unless they name it.
+        program: ``runtime/precision`` of the program it was calibrated on.
+        signal: What is compared with the threshold.
+        temperatures: Logits are divided by these first.
+        thresholds: An enabled exit answers at ``signal >= threshold``.
+        enabled: A disabled exit never answers.
+        exit_shares: Share of the certification images that left at each exit.
+        exit_counts: The same as counts, for drift alarms.
+        accuracy: Accuracy on the certification images under this policy, if labels were given.
+        certificates: The promises this policy was calibrated to.
+    """
+
+    name: Name
+    program: Name
+    signal: Literal["max_probability", "margin", "entropy"]
+    temperatures: tuple[Annotated[float, Meta(gt=0.0)], ...]
+    thresholds: tuple[Unit, ...]
+    enabled: tuple[bool, ...]
+    exit_shares: tuple[Unit, ...] = ()
+    exit_counts: tuple[Unsigned, ...] = ()
+    accuracy: Unit | None = None
+    certificates: tuple[Certificate, ...] = ()
+
+
+class LatencyEntry(_Struct):
+    """Measured latency of one program on one device.
+
+    Attributes:
+        program: ``runtime/precision``.
+        device: The device's record: processor, system, runtime version.
+        threads: Threads the runtime was given.
+        stage_samples_ms: Per stage, the wall-clock time of each run of that stage alone.
+        warmup_runs: Runs thrown away first.
+        measured_at: ISO 8601 date and time.
+    """
+
+    program: Name
+    device: dict[str, str]
+    threads: Count
+    stage_samples_ms: tuple[tuple[Annotated[float, Meta(ge=0.0)], ...], ...]
+    warmup_runs: Unsigned
+    measured_at: str
+
+
+class Provenance(_Struct):
+    """Where the network comes from.
+
+    Attributes:
+        created_by: Package and version, such as ``offramp 0.1.0``.
+        method: The search method, or ``None`` for a network that was not searched.
+        seed: Seed of the search.
+        architecture: The decisions that define the network.
+        base: The base network's name.
+        data_sha256: Fingerprint of the training data.
+    """
+
+    created_by: str
+    method: str | None = None
+    seed: int | None = None
+    architecture: dict[str, Any] = {}
+    base: str | None = None
+    data_sha256: Sha256 | None = None
+
+
+class Manifest(_Struct):
+    """Everything there is to know about a bundle."""
+
+    format_version: Literal[1]
+    labels: Annotated[tuple[Name, ...], Meta(min_length=2)]
+    input: InputSpec
+    stages: Annotated[tuple[StageEntry, ...], Meta(min_length=1)]
+    programs: Annotated[tuple[ProgramEntry, ...], Meta(min_length=1)]
+    vectors: FileEntry
+    policies: tuple[Policy, ...] = ()
+    latencies: tuple[LatencyEntry, ...] = ()
+    provenance: Provenance

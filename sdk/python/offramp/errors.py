@@ -1,0 +1,156 @@
+"""Every error that Offramp raises on purpose.
+
+    OfframpError
+    ├── BundleError (ValueError)          the bundle cannot be used
+    │   ├── ManifestError                 a key, its value, and what was expected
+    │   └── IntegrityError                a file is missing, extra, changed, or outside the folder
+    ├── ImageError (ValueError)           the image cannot be used
+    ├── DataError (ValueError)            a data set, or a file of arrays, cannot be used
+    ├── ShapeError (ValueError)           an array or tensor of the wrong shape or dtype
+    ├── ProgramError (RuntimeError)       a runtime refused to load or run a program
+    ├── ClosedError (RuntimeError)        used after close()
+    ├── CalibrationError (ValueError)     thresholds cannot be certified as asked
+    │   └── TooFewImagesError             ... for want of images; says how many it takes
+    ├── MissingExtraError (ImportError)   an optional package is not installed; says the pip line
+    ├── DeviceError (RuntimeError)        a device cannot be reached or measured
+    ├── InfeasibleBudgetError (ValueError)   nobody can meet the budget; says the smallest reachable
+    ├── UnsupportedOperatorError (ValueError)  an operator the static transform has no rule for
+    └── ExportError (RuntimeError)        a program could not be made
+        └── ExportMismatchError           a program does not answer as the torch network does
+
+Each message says what was got, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BundleError",
+    "CalibrationError",
+    "ClosedError",
+    "DataError",
+    "DeviceError",
+    "ExportError",
+    "ExportMismatchError",
+    "ImageError",
+    "InfeasibleBudgetError",
+    "IntegrityError",
+    "ManifestError",
+    "MissingExtraError",
+    "OfframpError",
+    "ProgramError",
+    "ShapeError",
+    "TooFewImagesError",
+    "UnsupportedOperatorError",
+]
+
+
+class OfframpError(Exception):
+    """The root of all errors that Offramp raises on purpose."""
+
+
+class BundleError(OfframpError, ValueError):
+    """The bundle cannot be used."""
+
+
+class ManifestError(BundleError):
+    """The manifest breaks its schema or contradicts itself."""
+
+
+class IntegrityError(BundleError):
+    """A file of the bundle is missing, unlisted, changed, or outside its folder."""
+
+
+class ImageError(OfframpError, ValueError):
+    """The image cannot be used."""
+
+
+class DataError(OfframpError, ValueError):
+    """A data set, or a file of arrays, cannot be used."""
+
+
+class ShapeError(OfframpError, ValueError):
+    """An array or tensor has the wrong shape or dtype."""
+
+
+class ProgramError(OfframpError, RuntimeError):
+    """A runtime refused to load or to run a program."""
+
+
+class ClosedError(OfframpError, RuntimeError):
+    """An object was used after it was closed."""
+
+
+class CalibrationError(OfframpError, ValueError):
+    """Thresholds cannot be certified as asked."""
+
+
+class TooFewImagesError(CalibrationError):
+    """There are too few calibration images for the promise asked for.
+
+    Attributes:
+        got: Images available for the certificate.
+        needed: The smallest number with which the promise is possible at all.
+    """
+
+    def __init__(self, message: str, *, got: int, needed: int) -> None:
+        super().__init__(message)
+        self.got = got
+        self.needed = needed
+
+
+class MissingExtraError(OfframpError, ImportError):
+    """An optional package is not installed."""
+
+
+class DeviceError(OfframpError, RuntimeError):
+    """A device cannot be reached or measured."""
+
+
+class InfeasibleBudgetError(OfframpError, ValueError):
+    """No architecture of the search space can meet the budget.
+
+    Attributes:
+        smallest: The smallest reachable value of the limit that is out of reach, in its own unit.
+    """
+
+    def __init__(self, message: str, *, smallest: float) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+
+
+class UnsupportedOperatorError(OfframpError, ValueError):
+    """The static transform has no rule for an operator of the base network.
+
+    Attributes:
+        operator: The ATen operator, such as ``aten.roll.default``.
+        module_path: Where in the user's module it is called.
+    """
+
+    def __init__(self, message: str, *, operator: str, module_path: str) -> None:
+        super().__init__(message)
+        self.operator = operator
+        self.module_path = module_path
+
+
+class ExportError(OfframpError, RuntimeError):
+    """A program could not be made from the stages."""
+
+
+class ExportMismatchError(ExportError):
+    """A program does not answer as the torch network does.
+
+    Attributes:
+        program: The program's name, such as ``litert/float32``.
+        exit: The first exit whose logits differ by more than the tolerance.
+        difference: The largest logit difference seen there.
+        tolerance: What was allowed.
+    """
+
+    def __init__(
+        self, message: str, *, program: str, exit: int, difference: float, tolerance: float
+    ) -> None:
+        super().__init__(message)
+        self.program = program
+        self.exit = exit
+        self.difference = difference
+        self.tolerance = tolerance

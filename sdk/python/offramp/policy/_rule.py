@@ -1,0 +1,98 @@
+"""The exit rule: pure functions of logits and a policy.
+
+All bindings implement exactly this; ``sdk/conformance`` decides when they differ.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from offramp.bundle._manifest import Policy
+
+__all__ = ["answers", "choose_exits", "probabilities", "signal_values"]
+
+
+def probabilities(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Softmax of ``logits / temperature`` in float64, over the last axis.
+
+    Args:
+        logits: ``(..., classes)``, any float dtype.
+        temperature: Positive.
+
+    Returns:
+        ``(..., classes)`` float64, each row summing to one.
+    """
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return result
+
+
+def signal_values(probability: NDArray[np.float64], signal: str) -> NDArray[np.float64]:
+    """How sure an exit is, between 0 and 1.
+
+    Args:
+        probability: ``(..., classes)`` float64, from ``probabilities``.
+        signal: ``max_probability``; ``margin``, the largest minus the second largest; or
+            ``entropy``, one minus the entropy over the logarithm of the number of classes.
+
+    Returns:
+        ``(...)`` float64.
+    """
+    result: NDArray[np.float64]
+    if signal == "max_probability":
+        result = probability.max(axis=-1)
+    elif signal == "margin":
+        two = np.partition(probability, -2, axis=-1)[..., -2:]
+        result = two[..., 1] - two[..., 0]
+    elif signal == "entropy":
+        logarithm = np.log(np.where(probability > 0, probability, 1.0))
+        entropy = -(probability * logarithm).sum(axis=-1)
+        result = np.clip(1.0 - entropy / np.log(probability.shape[-1]), 0.0, 1.0)
+    else:
+        raise ValueError(
+            f"unknown signal {signal!r}; expected 'max_probability', 'margin' or 'entropy'"
+        )
+    return result
+
+
+def answers(policy: Policy, exit: int, probability: NDArray[np.float64]) -> bool:
+    """Whether an exit answers, given its class probabilities at the policy's temperature.
+
+    Args:
+        policy: The policy.
+        exit: The exit, counted from 0.
+        probability: ``(classes,)`` float64.
+    """
+    if exit == len(policy.enabled) - 1:
+        return True
+    if not policy.enabled[exit]:
+        return False
+    return bool(signal_values(probability, policy.signal) >= policy.thresholds[exit])
+
+
+def choose_exits(policy: Policy, logits: ArrayLike) -> NDArray[np.int64]:
+    """The exit each image leaves at, from the logits of all exits.
+
+    Args:
+        policy: The policy.
+        logits: ``(exits, images, classes)``.
+
+    Returns:
+        ``(images,)`` int64.
+    """
+    array = np.asarray(logits)
+    last = array.shape[0] - 1
+    chosen = np.full(array.shape[1], last, dtype=np.int64)
+    for exit in reversed(range(last)):
+        if policy.enabled[exit]:
+            sure = signal_values(
+                probabilities(array[exit], policy.temperatures[exit]), policy.signal
+            )
+            chosen[sure >= policy.thresholds[exit]] = exit
+    return chosen

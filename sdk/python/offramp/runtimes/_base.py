@@ -1,0 +1,63 @@
+"""The interface of a loaded program."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Runtime"]
+
+
+class Runtime(ABC):
+    """One loaded program, which runs its stages one after the other.
+
+    ``DynamicClassifier`` calls ``start`` once per image and then ``run(0)``, ``run(1)``, ... until
+    an exit answers. The carry between two stages never leaves the runtime. A runtime need not be
+    thread-safe (its caller holds a lock) and must hand out arrays that no later call changes.
+    """
+
+    @property
+    @abstractmethod
+    def num_stages(self) -> int:
+        """How many stages the program has."""
+
+    @abstractmethod
+    def start(self, image: NDArray[np.uint8]) -> None:
+        """Put a new image into the program's own input buffer.
+
+        Args:
+            image: ``(height, width, 3)`` uint8, RGB, at the size the manifest asks for.
+
+        Raises:
+            ShapeError: The image has another shape or dtype.
+            ClosedError: The runtime is closed.
+        """
+
+    @abstractmethod
+    def run(self, stage: int) -> NDArray[np.float32]:
+        """Run one stage on the image, or on the carry of the stage before it.
+
+        Args:
+            stage: The stage; 0 after ``start``, then one more at each call.
+
+        Returns:
+            ``(classes,)`` float32 logits, dequantised if the program is quantised.
+
+        Raises:
+            ProgramError: The stage is out of turn, or the engine failed.
+            ClosedError: The runtime is closed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the program; may be called more than once."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
