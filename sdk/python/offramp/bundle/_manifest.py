@@ -235,7 +235,7 @@ class Provenance(_Struct):
     data_sha256: Sha256 | None = None
 
 
-class Manifest(_Struct):
+class Manifest(_Struct, kw_only=True):
     """Everything there is to know about a bundle."""
 
     format_version: Literal[1]
