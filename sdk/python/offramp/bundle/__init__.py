@@ -1,5 +1,6 @@
 """The folder that ships: its manifest, its reader, its writer and its checks."""
 
+from offramp.bundle._bundle import Bundle
 from offramp.bundle._manifest import (
     Certificate,
     FileEntry,
@@ -14,8 +15,12 @@ from offramp.bundle._manifest import (
     StageEntry,
     TensorEntry,
 )
+from offramp.bundle._parse import encode_manifest, json_schema, parse_manifest
+from offramp.bundle._vectors import Vectors, encode_vectors
+from offramp.bundle._write import describe_file, pack_bundle, write_bundle
 
 __all__ = [
+    "Bundle",
     "Certificate",
     "FileEntry",
     "InputSpec",
@@ -28,4 +33,12 @@ __all__ = [
     "Quantization",
     "StageEntry",
     "TensorEntry",
+    "Vectors",
+    "describe_file",
+    "encode_manifest",
+    "encode_vectors",
+    "json_schema",
+    "pack_bundle",
+    "parse_manifest",
+    "write_bundle",
 ]

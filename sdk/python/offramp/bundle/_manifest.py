@@ -37,7 +37,7 @@ class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Strict and immutable."""
 
 
-class InputSpec(_Struct):
+class InputSpec(_Struct, frozen=True, kw_only=True):
     """How an image becomes the input of stage 0.
 
     Attributes:
@@ -56,7 +56,7 @@ class InputSpec(_Struct):
     filter: Literal["bilinear", "bicubic", "box", "nearest"] = "bilinear"
 
 
-class StageEntry(_Struct):
+class StageEntry(_Struct, frozen=True, kw_only=True):
     """One stage of the network, whatever the program.
 
     Attributes:
@@ -73,14 +73,14 @@ class StageEntry(_Struct):
     carry_shapes: tuple[tuple[Count, ...], ...]
 
 
-class Quantization(_Struct):
+class Quantization(_Struct, frozen=True, kw_only=True):
     """``real = scale * (stored - zero_point)``."""
 
     scale: Annotated[float, Meta(gt=0.0)]
     zero_point: int
 
 
-class TensorEntry(_Struct):
+class TensorEntry(_Struct, frozen=True, kw_only=True):
     """One tensor at the edge of a program's stage, in the program's own layout."""
 
     shape: tuple[Count, ...]
@@ -88,7 +88,7 @@ class TensorEntry(_Struct):
     quantization: Quantization | None = None
 
 
-class ProgramStage(_Struct):
+class ProgramStage(_Struct, frozen=True, kw_only=True):
     """The signature, method or function that computes one stage.
 
     ``inputs`` is the image for stage 0 and the carry of the stage before for the others;
@@ -99,7 +99,7 @@ class ProgramStage(_Struct):
     outputs: tuple[TensorEntry, ...]
 
 
-class FileEntry(_Struct):
+class FileEntry(_Struct, frozen=True, kw_only=True):
     """A file of the bundle; the path is relative, with forward slashes."""
 
     path: Name
@@ -107,7 +107,7 @@ class FileEntry(_Struct):
     sha256: Sha256
 
 
-class ProgramEntry(_Struct):
+class ProgramEntry(_Struct, frozen=True, kw_only=True):
     """One exported program: one runtime, one precision.
 
     Attributes:
@@ -130,7 +130,7 @@ class ProgramEntry(_Struct):
         return f"{self.runtime}/{self.precision}"
 
 
-class Certificate(_Struct):
+class Certificate(_Struct, frozen=True, kw_only=True):
     """What a policy was calibrated to.
 
     Attributes:
@@ -164,7 +164,7 @@ class Certificate(_Struct):
     data_sha256: Sha256
 
 
-class Policy(_Struct):
+class Policy(_Struct, frozen=True, kw_only=True):
     """When to stop: signal, temperatures, thresholds and enabled exits for one program.
 
     All three tuples have one entry per exit; those of the last exit are not used, since it always
@@ -181,6 +181,8 @@ class Policy(_Struct):
         exit_counts: The same as counts, for drift alarms.
         accuracy: Accuracy on the certification images under this policy, if labels were given.
         certificates: The promises this policy was calibrated to.
+        vector_exits: The exit each test image of the bundle takes, so that a binding can prove
+            that it decides alike.
     """
 
     name: Name
@@ -193,9 +195,10 @@ class Policy(_Struct):
     exit_counts: tuple[Unsigned, ...] = ()
     accuracy: Unit | None = None
     certificates: tuple[Certificate, ...] = ()
+    vector_exits: tuple[Unsigned, ...] = ()
 
 
-class LatencyEntry(_Struct):
+class LatencyEntry(_Struct, frozen=True, kw_only=True):
     """Measured latency of one program on one device.
 
     Attributes:
@@ -215,7 +218,7 @@ class LatencyEntry(_Struct):
     measured_at: str
 
 
-class Provenance(_Struct):
+class Provenance(_Struct, frozen=True, kw_only=True):
     """Where the network comes from.
 
     Attributes:

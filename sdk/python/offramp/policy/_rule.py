@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from offramp.bundle._manifest import Policy
+    from offramp.bundle import Policy
 
 __all__ = ["answers", "choose_exits", "probabilities", "signal_values"]
 
