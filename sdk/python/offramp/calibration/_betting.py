@@ -1,0 +1,125 @@
+"""The test: has the mean of a bounded quantity been shown to stay below a limit?
+
+One bets against the claim "the mean drop is above the limit" on one image after the other. If the
+claim were true, no betting could be expected to earn, and by Ville's inequality the wealth would
+reach ``1 / (1 - confidence)`` with probability at most ``1 - confidence``. So when it does reach
+it, the claim is refuted at that confidence (Waudby-Smith and Ramdas 2024, arXiv 2010.09686, the
+predictable plug-in bets of section 4).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["certifies", "log_wealth", "minimum_samples", "smallest_limit"]
+
+# The variance believed in before the first image.
+_FIRST_VARIANCE = 0.05
+# No bet may lose more than this share of the wealth on one image.
+_LARGEST_LOSS = 0.75
+_BISECTIONS = 50
+
+
+def log_wealth(drops: ArrayLike, limit: float, confidence: float) -> NDArray[np.float64]:
+    """The logarithm of the wealth after each image, starting from a wealth of one.
+
+    The bet on image j is ``min(sqrt(2 ln(1/δ) / (n v)), 0.75 / (1 - limit))``, where ``v`` is the
+    variance of the images before j, so that the wealth never falls below a quarter in one step.
+
+    Args:
+        drops: ``(..., images)``, each at most 1 (here -1, 0 or 1), in an order fixed beforehand.
+        limit: The mean to be refuted from above, between -1 and 1.
+        confidence: ``1 - δ``.
+
+    Returns:
+        ``(..., images)`` float64.
+    """
+    values = np.asarray(drops, dtype=np.float64)
+    images = values.shape[-1]
+    steps = np.arange(1, images + 1)
+    means = np.cumsum(values, axis=-1) / (steps + 1)
+    deviations = (values - means) ** 2
+    variances = (_FIRST_VARIANCE + np.cumsum(deviations, axis=-1)) / (steps + 1)
+    # What is known before image j is what was seen up to image j - 1.
+    variances = np.concatenate(
+        [np.full((*values.shape[:-1], 1), _FIRST_VARIANCE), variances[..., :-1]], axis=-1
+    )
+    bets = np.minimum(
+        np.sqrt(-2.0 * math.log(1.0 - confidence) / (images * variances)),
+        _LARGEST_LOSS / (1.0 - limit),
+    )
+    result: NDArray[np.float64] = np.cumsum(np.log1p(-bets * (values - limit)), axis=-1)
+    return result
+
+
+def certifies(drops: NDArray[np.int64], limit: float, confidence: float) -> bool:
+    """Whether the images show a mean drop of at most ``limit``.
+
+    They do if the wealth reached its goal at any image and their own mean is within the limit.
+    The second condition is not needed for the confidence: a wealth won on the first images counts
+    whatever follows. It keeps out a promise that its own images contradict.
+
+    Args:
+        drops: ``(images,)`` of -1, 0 or 1, in an order fixed beforehand.
+        limit: The largest mean drop allowed, between -1 and 1.
+        confidence: The probability with which a larger drop would not be certified.
+    """
+    if drops.size == 0 or drops.mean() > limit:
+        return False
+    return bool(log_wealth(drops, limit, confidence).max() >= -math.log(1.0 - confidence))
+
+
+def smallest_limit(drops: NDArray[np.int64], limit: float, confidence: float) -> float:
+    """The smallest limit that the images certify, given that they certify ``limit``.
+
+    A larger limit raises the wealth after every image, so the certified limits are an interval
+    and bisection finds its lower end. A negative value is a gain.
+
+    Args:
+        drops: As for ``certifies``.
+        limit: A limit that is certified.
+        confidence: As for ``certifies``.
+
+    Returns:
+        A certified limit, at most 1e-14 above the smallest.
+    """
+    refused, certified = -1.0, limit
+    for _ in range(_BISECTIONS):
+        middle = (refused + certified) / 2.0
+        if certifies(drops, middle, confidence):
+            certified = middle
+        else:
+            refused = middle
+    return certified
+
+
+def minimum_samples(limit: float, confidence: float) -> int:
+    """How many certification images a promise takes if not one of them is answered differently.
+
+    With fewer images nothing that costs or gains no accuracy on them can be certified; each image
+    that early exit gets wrong and the reference right asks for more. For 1 % at 95 % it is 398.
+
+    Args:
+        limit: The largest drop of accuracy, a fraction, above 0 and below 1.
+        confidence: Above 0 and below 1.
+    """
+    refused, enough = 0, 1
+    while not _no_drop_certifies(enough, limit, confidence):
+        refused, enough = enough, enough * 2
+    while enough - refused > 1:
+        middle = (refused + enough) // 2
+        if _no_drop_certifies(middle, limit, confidence):
+            enough = middle
+        else:
+            refused = middle
+    return enough
+
+
+def _no_drop_certifies(images: int, limit: float, confidence: float) -> bool:
+    return certifies(np.zeros(images, dtype=np.int64), limit, confidence)
