@@ -1,0 +1,24 @@
+"""Labelled images: where they come from, and how they are split."""
+
+from offramp_search.data._base import ImageSet, Source, SourceImages, Splits
+from offramp_search.data._fashion_mnist import FashionMnist
+from offramp_search.data._folder import ImageFolder
+from offramp_search.data._hub import Hub, Parquet
+from offramp_search.data._load import load_data, open_source
+from offramp_search.data._split import Shares, split, take_stratified
+
+__all__ = [
+    "FashionMnist",
+    "Hub",
+    "ImageFolder",
+    "ImageSet",
+    "Parquet",
+    "Shares",
+    "Source",
+    "SourceImages",
+    "Splits",
+    "load_data",
+    "open_source",
+    "split",
+    "take_stratified",
+]
