@@ -238,7 +238,7 @@ class Provenance(_Struct, frozen=True, kw_only=True):
     data_sha256: Sha256 | None = None
 
 
-class Manifest(_Struct, kw_only=True):
+class Manifest(_Struct, frozen=True, kw_only=True):
     """Everything there is to know about a bundle."""
 
     format_version: Literal[1]

@@ -1,0 +1,95 @@
+"""Keep what native libraries say while they load out of the user's terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Said", "capture_stderr", "silence_process_exit"]
+
+# Descriptor 2 belongs to the whole process: two threads that exchange it would lose it.
+_lock = threading.RLock()
+
+# How the lines begin that LiteRT writes of its own accord; an ERROR is not among them.
+_CHATTER = ("INFO: ", "WARNING: [", "└ ", "I0000 ", "W0000 ")
+
+
+@final
+@dataclass(slots=True)
+class Said:
+    """What native code wrote to descriptor 2; filled when the block ends."""
+
+    text: str = ""
+
+    def complaints(self) -> list[str]:
+        """The lines that are not LiteRT's chatter."""
+        return [line for line in self.text.splitlines() if not line.startswith(_CHATTER)]
+
+
+@contextlib.contextmanager
+def capture_stderr() -> Iterator[Said]:
+    """Catch what native code writes to descriptor 2 while the block runs.
+
+    When the block succeeds, LiteRT's own chatter is dropped and every other line, such as another
+    thread's, is written out late. When it raises, nothing is written: the caller puts the text
+    into its error.
+    """
+    said = Said()
+    with _lock:
+        try:
+            kept = os.dup(2)
+        except OSError:
+            # A daemon may have closed it; then there is no terminal to keep clean.
+            yield said
+            return
+        succeeded = False
+        try:
+            with tempfile.TemporaryFile() as file:
+                _flush()
+                os.dup2(file.fileno(), 2)
+                try:
+                    yield said
+                    succeeded = True
+                finally:
+                    _flush()
+                    os.dup2(kept, 2)
+                    file.seek(0)
+                    said.text = file.read().decode("utf-8", "replace")
+        finally:
+            os.close(kept)
+            if succeeded:
+                _write_others(said.text)
+
+
+def _flush() -> None:
+    # Under pytest or pythonw there may be no stream, or one that is closed.
+    if sys.stderr is not None and not sys.stderr.closed:
+        sys.stderr.flush()
+
+
+def _write_others(text: str) -> None:
+    lines = [line for line in text.splitlines(keepends=True) if not line.startswith(_CHATTER)]
+    if lines:
+        os.write(2, "".join(lines).encode())
+
+
+def silence_process_exit() -> None:
+    """Close descriptor 2 when the process is past its last Python line.
+
+    LiteRT keeps an environment in static storage, and says so when the C library destroys it. That
+    happens after the interpreter has gone, so no Python code could catch it.
+    """
+    library = ctypes.CDLL(None)
+    register = getattr(library, "__cxa_atexit", None)
+    if register is not None:
+        register.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        register(ctypes.cast(library.close, ctypes.c_void_p), 2, None)
