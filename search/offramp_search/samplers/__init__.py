@@ -1,0 +1,11 @@
+"""Samplers: what proposes the next architecture, one module each, behind Optuna's interface.
+
+A sampler here is a pure function of its seed and the finished trials, so that a resumed search
+proposes what the uninterrupted one would have proposed.
+"""
+
+from offramp_search.samplers._random import RandomSampler
+from offramp_search.samplers._reinforce import ReinforceSampler
+from offramp_search.samplers._reseeded import ReseededSampler
+
+__all__ = ["RandomSampler", "ReinforceSampler", "ReseededSampler"]
