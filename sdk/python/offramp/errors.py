@@ -14,6 +14,7 @@
     ├── MissingExtraError (ImportError)   an optional package is not installed; says the pip line
     ├── DeviceError (RuntimeError)        a device cannot be reached or measured
     ├── InfeasibleBudgetError (ValueError)   nobody can meet the budget; says the smallest reachable
+    ├── TrainingError (RuntimeError)      a network could not be trained
     ├── UnsupportedOperatorError (ValueError)  an operator the static transform has no rule for
     └── ExportError (RuntimeError)        a program could not be made
         └── ExportMismatchError           a program does not answer as the torch network does
@@ -40,6 +41,7 @@ __all__ = [
     "ProgramError",
     "ShapeError",
     "TooFewImagesError",
+    "TrainingError",
     "UnsupportedOperatorError",
 ]
 
@@ -116,6 +118,10 @@ class InfeasibleBudgetError(OfframpError, ValueError):
     def __init__(self, message: str, *, smallest: float) -> None:
         super().__init__(message)
         self.smallest = smallest
+
+
+class TrainingError(OfframpError, RuntimeError):
+    """A network could not be trained."""
 
 
 class UnsupportedOperatorError(OfframpError, ValueError):

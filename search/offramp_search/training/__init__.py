@@ -1,0 +1,20 @@
+"""Joint training of all exits, for any network that maps images to a tuple of logits."""
+
+from offramp_search.training._evaluate import accuracies, evaluate
+from offramp_search.training._fabric import fastest_precision
+from offramp_search.training._history import EpochRecord, History, TrainingProgress
+from offramp_search.training._loss import joint_loss
+from offramp_search.training._recipe import Recipe
+from offramp_search.training._train import train
+
+__all__ = [
+    "EpochRecord",
+    "History",
+    "Recipe",
+    "TrainingProgress",
+    "accuracies",
+    "evaluate",
+    "fastest_precision",
+    "joint_loss",
+    "train",
+]
