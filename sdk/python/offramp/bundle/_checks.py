@@ -200,6 +200,8 @@ def _check_policy(policy: Policy, exits: int, key: str) -> None:
         values = getattr(policy, name)
         if values and len(values) != exits:
             raise _fault(f"{key}.{name}", values, f"{exits} values, one per exit, or none")
+    if policy.name == "last":
+        raise _fault(f"{key}.name", "last", "another name: 'last' means to run all stages")
     if not policy.enabled[-1]:
         raise _fault(f"{key}.enabled", policy.enabled, "the last exit enabled: it always answers")
     if any(exit >= exits for exit in policy.vector_exits):

@@ -2,6 +2,7 @@
 
 from offramp.runtimes._base import Runtime
 from offramp.runtimes._litert import LiteRTRuntime
+from offramp.runtimes._litert_engine import LiteRTEngine
 from offramp.runtimes._open import open_runtime
 
-__all__ = ["LiteRTRuntime", "Runtime", "open_runtime"]
+__all__ = ["LiteRTEngine", "LiteRTRuntime", "Runtime", "open_runtime"]

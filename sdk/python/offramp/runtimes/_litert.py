@@ -8,7 +8,7 @@ import numpy as np
 
 from offramp.errors import ClosedError, ProgramError, ShapeError
 from offramp.runtimes._base import Runtime
-from offramp.runtimes._litert_engine import Engine, Signature, refusals
+from offramp.runtimes._litert_engine import LiteRTEngine, Signature, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ class LiteRTRuntime(Runtime):
     def __init__(
         self, program: bytes, stages: tuple[ProgramStage, ...], *, threads: int = 1
     ) -> None:
-        engine = Engine(program, threads=threads)
+        engine = LiteRTEngine(program, threads=threads)
         signatures = {signature.name: signature for signature in engine.signatures()}
         expected = [f"stage_{place}" for place in range(len(stages))]
         if sorted(signatures) != sorted(expected):
@@ -50,7 +50,7 @@ class LiteRTRuntime(Runtime):
             )
         for name, stage in zip(expected, stages, strict=True):
             _compare(signatures[name], stage)
-        self._engine: Engine | None = engine
+        self._engine: LiteRTEngine | None = engine
         self._runs: list[Callable[[], None]] = []
         self._logits: list[Callable[[], NDArray[np.float32]]] = []
         image, *_ = carry = engine.input_buffers(signatures["stage_0"])

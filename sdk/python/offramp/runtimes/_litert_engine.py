@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from offramp.runtimes._quiet import Said, capture_stderr, silence_process_exit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Engine", "Signature", "refusals"]
+__all__ = ["LiteRTEngine", "Signature", "refusals"]
 
 
 @final
@@ -44,7 +44,7 @@ class Signature:
 
 
 @final
-class Engine:
+class LiteRTEngine:
     """One program in LiteRT.
 
     Programs are opened from bytes: opening a truncated file by its path kills the process.
@@ -141,6 +141,12 @@ class Engine:
         return functools.partial(
             self._model.run_by_index, signature.index, inputs, outputs
         ), outputs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the model; buffers and bound functions must be dropped as well."""

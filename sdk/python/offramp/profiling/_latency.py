@@ -1,0 +1,172 @@
+"""How long stages, signatures and predictions take: wall-clock, batch 1, samples kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from offramp.latency import Latency
+from offramp.runtimes import LiteRTEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from offramp.classifier import DynamicClassifier
+    from offramp.images import ImageLike
+    from offramp.runtimes import Runtime
+
+__all__ = ["MeasuredPredictions", "measure_predictions", "measure_signatures", "measure_stages"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredPredictions:
+    """What predicting took, image by image.
+
+    Attributes:
+        latency: ``total_ms`` of every prediction, in the order of ``exits``.
+        exits: ``(predictions,)`` int64, the exit each left at.
+        indices: ``(predictions,)`` int64, the class each answered.
+    """
+
+    latency: Latency
+    exits: NDArray[np.int64]
+    indices: NDArray[np.int64]
+
+
+def measure_stages(
+    runtime: Runtime, image: NDArray[np.uint8], *, runs: int = 100, warmup_runs: int = 10
+) -> tuple[Latency, ...]:
+    """Time each stage of a program, one whole chain after the other.
+
+    Args:
+        runtime: A loaded program.
+        image: ``(height, width, 3)`` uint8.
+        runs: Samples to take of each stage.
+        warmup_runs: Chains to run, and throw away, first.
+
+    Returns:
+        One latency per stage.
+    """
+    _check_runs(runs, warmup_runs)
+    samples: list[list[float]] = [[] for _ in range(runtime.num_stages)]
+    for run in range(-warmup_runs, runs):
+        runtime.start(image)
+        for stage, taken in enumerate(samples):
+            began = perf_counter()
+            runtime.run(stage)
+            ended = perf_counter()
+            if run >= 0:
+                taken.append(1e3 * (ended - began))
+    return tuple(Latency(tuple(taken), warmup_runs) for taken in samples)
+
+
+def measure_signatures(
+    program: bytes,
+    *,
+    threads: int = 1,
+    runs: int = 50,
+    warmup_runs: int = 5,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Latency]:
+    """Time every signature of a LiteRT program by itself.
+
+    The signatures take turns, one run each per round, so that a device that slows down, or a
+    neighbour that wakes up, is felt by all alike.
+
+    Args:
+        program: The ``.tflite`` file's content.
+        threads: How many threads the kernels may use.
+        runs: Rounds to measure.
+        warmup_runs: Rounds to run, and throw away, first.
+        progress: Called with the number of rounds done and the number in all.
+
+    Returns:
+        Signature name -> latency, in the order of the file.
+
+    Raises:
+        ProgramError: LiteRT refused the program.
+    """
+    _check_runs(runs, warmup_runs)
+    engine = LiteRTEngine(program, threads=threads)
+    generator = np.random.default_rng(0)
+    bound: dict[str, Callable[[], None]] = {}
+    for signature in engine.signatures():
+        inputs = engine.input_buffers(signature)
+        for buffer, (dtype, shape) in zip(inputs, signature.inputs, strict=True):
+            buffer.write(_random(generator, dtype, shape))
+        bound[signature.name], _ = engine.bind(signature, inputs)
+    samples: dict[str, list[float]] = {name: [] for name in bound}
+    with engine:
+        for run in range(-warmup_runs, runs):
+            for name, call in bound.items():
+                began = perf_counter()
+                call()
+                ended = perf_counter()
+                if run >= 0:
+                    samples[name].append(1e3 * (ended - began))
+            if progress is not None:
+                progress(run + warmup_runs + 1, runs + warmup_runs)
+    return {name: Latency(tuple(taken), warmup_runs) for name, taken in samples.items()}
+
+
+def measure_predictions(
+    classifier: DynamicClassifier,
+    images: Sequence[ImageLike] | NDArray[np.uint8],
+    *,
+    rounds: int = 1,
+    warmup_runs: int = 10,
+    deadline_ms: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> MeasuredPredictions:
+    """Time whole predictions, which really stop early.
+
+    Args:
+        classifier: With the policy to measure.
+        images: What to predict, at least one; arrays of the input's size leave decoding out.
+        rounds: How often to go through all images.
+        warmup_runs: Predictions to make, and throw away, first.
+        deadline_ms: As in ``DynamicClassifier.predict``.
+        progress: Called with the number of predictions done and the number in all.
+    """
+    _check_runs(rounds, warmup_runs)
+    if len(images) == 0:
+        raise ValueError("there is no image to predict; expected at least one")
+    for run in range(warmup_runs):
+        classifier.predict(images[run % len(images)], deadline_ms=deadline_ms)
+    total = rounds * len(images)
+    times: list[float] = []
+    exits: list[int] = []
+    indices: list[int] = []
+    for run in range(total):
+        prediction = classifier.predict(images[run % len(images)], deadline_ms=deadline_ms)
+        times.append(prediction.total_ms)
+        exits.append(prediction.exit)
+        indices.append(prediction.index)
+        if progress is not None:
+            progress(run + 1, total)
+    return MeasuredPredictions(
+        Latency(tuple(times), warmup_runs),
+        np.array(exits, dtype=np.int64),
+        np.array(indices, dtype=np.int64),
+    )
+
+
+def _check_runs(runs: int, warmup_runs: int) -> None:
+    if runs < 1 or warmup_runs < 0:
+        raise ValueError(
+            f"{runs} runs after {warmup_runs} warm-up runs, expected at least 1 after at least 0"
+        )
+
+
+def _random(generator: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    if np.issubdtype(np.dtype(dtype), np.integer):
+        bounds = np.iinfo(dtype)
+        return generator.integers(bounds.min, bounds.max, shape, dtype, endpoint=True)
+    # Zeros would be kind to sparse kernels, and tiny numbers cruel to all of them.
+    return generator.standard_normal(shape).astype(dtype)
