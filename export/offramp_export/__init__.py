@@ -1,3 +1,35 @@
-"""Offramp's export: torch stages to programs, and the proof that they agree."""
+"""Offramp's export: torch stages to programs, and the proof that they agree.
 
-__all__: list[str] = []
+Names are loaded when they are first used, so that importing the package, as the command line does,
+does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from offramp_export._export import ExportResult, export
+    from offramp_export.network import MultiStageNetwork, Preprocess
+    from offramp_export.parity import Parity
+
+__all__ = ["ExportResult", "MultiStageNetwork", "Parity", "Preprocess", "export"]
+
+_HOMES = {
+    "ExportResult": "offramp_export._export",
+    "MultiStageNetwork": "offramp_export.network",
+    "Parity": "offramp_export.parity",
+    "Preprocess": "offramp_export.network",
+    "export": "offramp_export._export",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,5 +1,9 @@
 """Targets of the export, one module each, behind one interface."""
 
 from offramp_export.targets._base import ConvertedProgram, Target
+from offramp_export.targets._coreml import CoreML
+from offramp_export.targets._executorch import ExecuTorch
+from offramp_export.targets._litert import LiteRT
+from offramp_export.targets._parse import parse_target
 
-__all__ = ["ConvertedProgram", "Target"]
+__all__ = ["ConvertedProgram", "CoreML", "ExecuTorch", "LiteRT", "Target", "parse_target"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,12 +41,12 @@ class Target(ABC):
 
     @property
     @abstractmethod
-    def runtime(self) -> str:
+    def runtime(self) -> Literal["litert", "executorch", "coreml"]:
         """``litert``, ``executorch`` or ``coreml``."""
 
     @property
     @abstractmethod
-    def precision(self) -> str:
+    def precision(self) -> Literal["float32", "float16", "int8"]:
         """``float32``, ``float16`` or ``int8``."""
 
     @property

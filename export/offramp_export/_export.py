@@ -1,0 +1,206 @@
+"""From stages to a bundle, proven on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+import torch
+
+from offramp.bundle import (
+    Bundle,
+    InputSpec,
+    Manifest,
+    ProgramEntry,
+    Provenance,
+    StageEntry,
+    describe_file,
+    encode_vectors,
+    write_bundle,
+)
+from offramp.errors import BundleError, ExportError, ShapeError
+from offramp_export._edges import channel_last, prepare_stages, run_stages, trace_edges
+from offramp_export.counting import count
+from offramp_export.parity import Parity, compare, require_agreement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from offramp_export._edges import Edges
+    from offramp_export.targets import Target
+
+__all__ = ["ExportResult", "export"]
+
+_BATCH = 64
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """A bundle, and how each of its programs compares with torch.
+
+    Attributes:
+        bundle: What was written.
+        parity: One entry per target, in order.
+    """
+
+    bundle: Bundle
+    parity: tuple[Parity, ...]
+
+
+def export(
+    stages: Sequence[nn.Module],
+    example: NDArray[np.uint8],
+    targets: Sequence[Target],
+    *,
+    path: Path,
+    labels: Sequence[str],
+    calibration_images: NDArray[np.uint8] | None = None,
+    input_spec: InputSpec | None = None,
+    provenance: Provenance | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExportResult:
+    """Export a multi-stage network to every target, prove each program, and write the bundle.
+
+    Every program is run through its real runtime on the example images and compared with torch;
+    its logits are recorded in the bundle, so that any other machine can compare too. Nothing is
+    written unless all programs agree.
+
+    Args:
+        stages: ``stage(*carry) -> (logits, *next_carry)``, first to last; see
+            ``MultiStageNetwork``. Any torch modules will do. They are copied, not changed.
+        example: ``(images, height, width, 3)`` uint8 test images, RGB; their size is the
+            network's input size.
+        targets: What to convert to, such as ``[LiteRT(), LiteRT("int8")]``.
+        path: The bundle's folder.
+        labels: One per class, in the order of the logits.
+        calibration_images: ``(images, height, width, 3)`` uint8, 100 to 300 from the training data,
+            for targets that quantise.
+        input_spec: How an image becomes an input; by default its middle, scaled.
+        provenance: Where the network comes from.
+        overwrite: Replace a bundle that is there.
+        progress: Called with (programs done, programs in all).
+
+    Raises:
+        ShapeError: The images have another shape or dtype.
+        ExportError: The stages do not fit together, or a target refused them.
+        ExportMismatchError: A program does not answer as torch does.
+        BundleError: The path exists.
+    """
+    path = Path(path)
+    _check_images(example, "example")
+    if calibration_images is not None:
+        _check_images(calibration_images, "calibration_images", example.shape[1:3])
+    names = _check_targets(targets)
+    height, width = example.shape[1:3]
+    spec = input_spec or InputSpec(height=height, width=width)
+    if (spec.height, spec.width) != (height, width):
+        raise ShapeError(
+            f"input_spec asks for {spec.height}×{spec.width} images and example has "
+            f"{height}×{width}; make them equal"
+        )
+    if path.exists() and not overwrite:
+        raise BundleError(f"{path} exists; choose another path, or pass overwrite=True")
+
+    prepared = prepare_stages(stages)
+    edges = trace_edges(prepared, height, width)
+    if len(labels) != edges.num_classes:
+        raise ExportError(
+            f"got {len(labels)} labels for {edges.num_classes} classes; give one label per class"
+        )
+    reference = _reference(prepared, example)
+
+    files: dict[str, bytes] = {}
+    entries, reports, logits = [], [], {}
+    for done, (name, target) in enumerate(zip(names, targets, strict=True)):
+        if progress is not None:
+            progress(done, len(targets))
+        program = target.convert(prepared, edges.carries, calibration_images)
+        logits[name] = target.run(program, example)
+        report = compare(name, logits[name], reference, tolerance=target.tolerance)
+        require_agreement(report)
+        reports.append(report)
+        files |= program.files
+        entries.append(
+            ProgramEntry(
+                runtime=target.runtime,
+                precision=target.precision,
+                files=tuple(describe_file(*item) for item in program.files.items()),
+                stages=program.stages,
+                exporter=dict(program.exporter),
+            )
+        )
+    files["vectors.npz"] = encode_vectors(example, logits)
+    manifest = Manifest(
+        format_version=1,
+        labels=tuple(labels),
+        input=spec,
+        stages=_stage_entries(prepared, edges),
+        programs=tuple(entries),
+        vectors=describe_file("vectors.npz", files["vectors.npz"]),
+        provenance=provenance or Provenance(created_by=f"offramp {version('offramp')}"),
+    )
+    bundle = write_bundle(path, manifest, files, overwrite=overwrite)
+    if progress is not None:
+        progress(len(targets), len(targets))
+    return ExportResult(bundle, tuple(reports))
+
+
+def _check_images(
+    images: NDArray[np.uint8], name: str, size: tuple[int, ...] | None = None
+) -> None:
+    wanted = "height, width" if size is None else ", ".join(map(str, size))
+    if (
+        images.ndim != 4
+        or images.shape[3] != 3
+        or images.dtype != np.uint8
+        or not len(images)
+        or (size is not None and images.shape[1:3] != size)
+    ):
+        raise ShapeError(
+            f"{name} is {images.dtype} {images.shape}, expected uint8 (images, {wanted}, 3) with "
+            "at least one image"
+        )
+
+
+def _check_targets(targets: Sequence[Target]) -> list[str]:
+    names = [f"{target.runtime}/{target.precision}" for target in targets]
+    if not names:
+        raise ExportError("there are no targets; pass at least one, such as LiteRT()")
+    for name in names:
+        if names.count(name) > 1:
+            raise ExportError(f"the target {name} is given twice; each may be given once")
+    return names
+
+
+def _reference(stages: Sequence[nn.Module], images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits of every exit in torch, ``(exits, images, classes)``."""
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        batch = torch.from_numpy(images[start : start + _BATCH].astype(np.float32))
+        outputs = run_stages(stages, batch)
+        parts.append(np.stack([output[0].numpy() for output in outputs]))
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _stage_entries(stages: Sequence[nn.Module], edges: Edges) -> tuple[StageEntry, ...]:
+    entries = []
+    handed_on = (*edges.carries[1:], ())
+    for index, stage in enumerate(stages):
+        counted = count(stage, edges.carries[index])
+        entries.append(
+            StageEntry(
+                name=f"stage_{index}",
+                multiply_adds=counted.multiply_adds,
+                parameters=counted.parameters,
+                carry_shapes=tuple(channel_last(shape) for shape in handed_on[index]),
+            )
+        )
+    return tuple(entries)

@@ -1,0 +1,243 @@
+"""Core ML: one package with a function per stage, or one package per stage."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import numpy as np
+import torch
+
+from offramp.bundle import ProgramStage, TensorEntry
+from offramp.errors import ExportError
+from offramp_export._quiet import quiet
+from offramp_export._require import require
+from offramp_export.targets._base import ConvertedProgram, Target
+from offramp_export.targets._mil import SavedProgram
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+__all__ = ["CoreML"]
+
+_FOLDER = "coreml"
+_MERGED = "float16.mlpackage"
+_DEBUG_FILE = "executorch_debug_handle_mapping.json"  # of no use to a device
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CoreML(Target):
+    """Core ML computing in float16; the image and the logits are float32, carries float16.
+
+    From iOS 18 (macOS 15) on one package, ``coreml/float16.mlpackage``, has a function per stage
+    and stores shared weights once. For older systems there is one package per stage,
+    ``coreml/stage_0.mlpackage`` and so on.
+
+    Attributes:
+        deployment_target: The oldest system that must run it.
+    """
+
+    deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS18"
+
+    def __post_init__(self) -> None:
+        if self.deployment_target not in ("iOS16", "iOS17", "iOS18"):
+            raise ExportError(
+                f"Core ML has no deployment target {self.deployment_target!r} here; expected "
+                "'iOS16', 'iOS17' or 'iOS18'"
+            )
+
+    @property
+    def runtime(self) -> Literal["coreml"]:
+        """``coreml``."""
+        return "coreml"
+
+    @property
+    def precision(self) -> Literal["float16"]:
+        """``float16``."""
+        return "float16"
+
+    @property
+    def tolerance(self) -> float:
+        """2e-2 of the largest logit."""
+        return 2e-2
+
+    def convert(
+        self,
+        stages: Sequence[nn.Module],
+        carries: Sequence[Sequence[tuple[int, ...]]],
+        calibration_images: NDArray[np.uint8] | None,
+    ) -> ConvertedProgram:
+        """Convert all stages; see ``Target.convert``."""
+        with quiet():
+            coremltools = require("coremltools")
+            models = [
+                self._convert_stage(coremltools, stage, index, shapes)
+                for index, (stage, shapes) in enumerate(zip(stages, carries, strict=True))
+            ]
+            with tempfile.TemporaryDirectory() as folder:
+                packages = _save(coremltools, models, Path(folder), self._multi_function)
+                files = {
+                    f"{_FOLDER}/{package.name}/{file.relative_to(package).as_posix()}": _stable(
+                        file
+                    )
+                    for package in packages
+                    for file in sorted(package.rglob("*"))
+                    if file.is_file() and file.name != _DEBUG_FILE
+                }
+        return ConvertedProgram(
+            files=files,
+            stages=tuple(_edges(model.get_spec().description) for model in models),
+            exporter={name: version(name) for name in ("coremltools", "torch")},
+        )
+
+    def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Evaluate the saved package; see ``Target.run``.
+
+        On systems without Core ML the package is read back from its bytes and computed with torch,
+        every result rounded to the type that the package declares.
+        """
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            for path, content in program.files.items():
+                file = Path(folder, path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            names = [f"stage_{index}" for index in range(len(program.stages))]
+            if self._multi_function:
+                saved = [SavedProgram(Path(folder, _FOLDER, _MERGED))] * len(names)
+            else:
+                saved = [SavedProgram(Path(folder, _FOLDER, f"{name}.mlpackage")) for name in names]
+                names = ["main"] * len(names)
+            logits = []
+            for image in images:
+                carry: tuple[torch.Tensor, ...] = (
+                    torch.from_numpy(image[None].astype(np.float32)),
+                )
+                answers = []
+                for model, name in zip(saved, names, strict=True):
+                    answer, *handed_on = model.run(name, carry)
+                    answers.append(answer.numpy().reshape(-1))
+                    carry = tuple(handed_on)
+                logits.append(answers)
+        return np.array(logits, np.float32).transpose(1, 0, 2)
+
+    @property
+    def _multi_function(self) -> bool:
+        return self.deployment_target == "iOS18"
+
+    def _convert_stage(
+        self, coremltools: Any, stage: nn.Module, index: int, shapes: Sequence[tuple[int, ...]]
+    ) -> Any:
+        example = tuple(torch.zeros(shape) for shape in shapes)
+        try:
+            with torch.no_grad():
+                exported = torch.export.export(stage, example).run_decompositions({})
+            outputs = len(exported.graph_signature.user_outputs)
+            # A declared output type is what makes the carry fit the next stage's input.
+            model = coremltools.convert(
+                exported,
+                inputs=[
+                    coremltools.TensorType(
+                        name=f"input_{position}",
+                        shape=shape,
+                        dtype=np.float32 if index == 0 else np.float16,
+                    )
+                    for position, shape in enumerate(shapes)
+                ],
+                outputs=[
+                    coremltools.TensorType(
+                        name=f"output_{position}",
+                        dtype=np.float32 if position == 0 else np.float16,
+                    )
+                    for position in range(outputs)
+                ],
+                minimum_deployment_target=getattr(coremltools.target, self.deployment_target),
+                compute_precision=coremltools.precision.FLOAT16,
+                skip_model_load=True,
+            )
+        except Exception as error:
+            raise ExportError(
+                f"Core ML's converter refused stage {index} ({type(stage).__name__}): {error}; "
+                "replace the operator it names, or leave Core ML out of the targets"
+            ) from error
+        return _name_outputs(coremltools, model)
+
+
+def _name_outputs(coremltools: Any, model: Any) -> Any:
+    """A tensor returned twice gets a name of the converter's own: give all their own again."""
+    spec = model.get_spec()
+    found = [output.name for output in spec.description.output]
+    if found == [f"output_{position}" for position in range(len(found))]:
+        return model
+    for prefix in ("renamed_output", "output"):
+        for position, name in enumerate([output.name for output in spec.description.output]):
+            coremltools.utils.rename_feature(
+                spec, name, f"{prefix}_{position}", rename_inputs=False, rename_outputs=True
+            )
+    return coremltools.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+
+
+def _save(coremltools: Any, models: Sequence[Any], folder: Path, merge: bool) -> list[Path]:
+    parts = []
+    for index, model in enumerate(models):
+        path = folder / f"stage_{index}.mlpackage"
+        model.save(str(path))
+        parts.append(path)
+    if not merge:
+        return parts
+    descriptor = coremltools.utils.MultiFunctionDescriptor()
+    for index, path in enumerate(parts):
+        descriptor.add_function(
+            str(path), src_function_name="main", target_function_name=f"stage_{index}"
+        )
+    descriptor.default_function_name = "stage_0"
+    merged = folder / _MERGED
+    coremltools.utils.save_multifunction(descriptor, str(merged))
+    return [merged]
+
+
+def _stable(file: Path) -> bytes:
+    """The content of a file of a package, the same for the same stages."""
+    content = file.read_bytes()
+    if file.name == "Manifest.json":
+        # Random identifiers at each save; any unique ones will do, so they are made from the paths.
+        data = json.loads(content)
+        names = {
+            identifier: str(uuid.uuid5(uuid.NAMESPACE_URL, entry["path"])).upper()
+            for identifier, entry in data["itemInfoEntries"].items()
+        }
+        data["itemInfoEntries"] = {
+            names[identifier]: data["itemInfoEntries"][identifier]
+            for identifier in sorted(names, key=names.__getitem__)
+        }
+        data["rootModelIdentifier"] = names[data["rootModelIdentifier"]]
+        return json.dumps(data, indent=2, sort_keys=True).encode()
+    if file.suffix == ".mlmodel":
+        specification = require("coremltools").proto.Model_pb2.Model.FromString(content)
+        stable: bytes = specification.SerializeToString(deterministic=True)
+        return stable
+    return content
+
+
+def _edges(description: Any) -> ProgramStage:
+    """Shapes and types as the package declares them."""
+    dtypes: dict[int, Any] = {65568: "float32", 65552: "float16"}
+    inputs, outputs = (
+        tuple(
+            TensorEntry(
+                shape=tuple(int(size) for size in feature.type.multiArrayType.shape),
+                dtype=dtypes[feature.type.multiArrayType.dataType],
+            )
+            for feature in features
+        )
+        for features in (description.input, description.output)
+    )
+    return ProgramStage(inputs=inputs, outputs=outputs)

@@ -1,0 +1,179 @@
+"""ExecuTorch: one ``.pte`` file, one method per stage, on XNNPACK."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from offramp.bundle import ProgramStage, TensorEntry
+from offramp.errors import ExportError
+from offramp_export._quiet import quiet
+from offramp_export._require import require
+from offramp_export.targets._base import ConvertedProgram, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["ExecuTorch"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ExecuTorch(Target):
+    """ExecuTorch in float32 on the CPU (XNNPACK), carries channel-first as torch has them."""
+
+    @property
+    def runtime(self) -> Literal["executorch"]:
+        """``executorch``."""
+        return "executorch"
+
+    @property
+    def precision(self) -> Literal["float32"]:
+        """``float32``."""
+        return "float32"
+
+    @property
+    def tolerance(self) -> float:
+        """1e-4 of the largest logit."""
+        return 1e-4
+
+    def convert(
+        self,
+        stages: Sequence[nn.Module],
+        carries: Sequence[Sequence[tuple[int, ...]]],
+        calibration_images: NDArray[np.uint8] | None,
+    ) -> ConvertedProgram:
+        """Convert all stages into one file; see ``Target.convert``."""
+        with quiet():
+            exir = require("executorch.exir")
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
+                XnnpackPartitioner,
+            )
+
+            exported = {
+                f"stage_{index}": _export(stage, index, shapes)
+                for index, (stage, shapes) in enumerate(zip(stages, carries, strict=True))
+            }
+            edges = tuple(_edges(program) for program in exported.values())
+            try:
+                lowered = exir.to_edge_transform_and_lower(
+                    exported, partitioner=[XnnpackPartitioner()]
+                )
+            except Exception as error:
+                raise ExportError(
+                    f"ExecuTorch's converter refused the stages: {error}; replace the operator it "
+                    "names, or leave ExecuTorch out of the targets"
+                ) from error
+            for index, name in enumerate(exported):
+                _require_delegation(exported[name], lowered.exported_program(name), index)
+            content = bytes(lowered.to_executorch().buffer)
+        return ConvertedProgram(
+            files={"executorch/float32.pte": content},
+            stages=edges,
+            exporter={name: version(name) for name in ("executorch", "torch")},
+        )
+
+    def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the file in ExecuTorch's Python runtime; see ``Target.run``."""
+        (content,) = program.files.values()
+        logits = []
+        with quiet():
+            runtime = require("executorch.runtime")
+            loaded = runtime.Runtime.get().load_program(
+                content, verification=runtime.Verification.InternalConsistency
+            )
+            methods = [loaded.load_method(f"stage_{index}") for index in range(len(program.stages))]
+            for image in images:
+                carry: list[Tensor] = [torch.from_numpy(image[None].astype(np.float32))]
+                answers = []
+                for index, method in enumerate(methods):
+                    outputs = method.execute(carry)
+                    answers.append(outputs[0].numpy().reshape(-1).copy())
+                    carry = list(outputs[1:])
+                    _require_dense(carry, index)
+                logits.append(answers)
+        return np.array(logits, np.float32).transpose(1, 0, 2)
+
+
+class _Dense(nn.Module):
+    """A stage that computes, and hands on, plain channel-first memory.
+
+    ExecuTorch takes a tensor in another memory order without complaint and reads it wrongly, and a
+    stage that only permutes the image would pass the image's own order all the way through.
+    """
+
+    def __init__(self, stage: nn.Module, *, reads_image: bool) -> None:
+        super().__init__()
+        self.stage = stage
+        self.reads_image = reads_image
+
+    def forward(self, *carry: Tensor) -> tuple[Tensor, ...]:
+        if self.reads_image:
+            carry = (carry[0].permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),)
+        return tuple(value.contiguous() for value in self.stage(*carry))
+
+
+def _export(stage: nn.Module, index: int, shapes: Sequence[tuple[int, ...]]) -> Any:
+    example = tuple(torch.zeros(shape) for shape in shapes)
+    try:
+        with torch.no_grad():
+            return torch.export.export(_Dense(stage, reads_image=index == 0).eval(), example)
+    except Exception as error:
+        raise ExportError(
+            f"torch.export refused stage {index} ({type(stage).__name__}): {error}; "
+            "remove what depends on the data from the stage"
+        ) from error
+
+
+def _edges(program: Any) -> ProgramStage:
+    """Shapes as the exported program has them, in its own layout."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            shapes[node.name] = tuple(value.shape)
+            if node.name in program.graph_signature.user_outputs and not value.is_contiguous():
+                raise ExportError(
+                    f"ExecuTorch: output {node.name} has strides {value.stride()}, expected a "
+                    "contiguous tensor; add .contiguous() where the stage returns it"
+                )
+    signature = program.graph_signature
+    inputs, outputs = (
+        tuple(TensorEntry(shape=shapes[name], dtype="float32") for name in names)
+        for names in (signature.user_inputs, signature.user_outputs)
+    )
+    return ProgramStage(inputs=inputs, outputs=outputs)
+
+
+def _require_delegation(exported: Any, lowered: Any, index: int) -> None:
+    """Without XNNPACK a convolution runs in the portable kernels, many times slower."""
+    if not _calls(exported, "aten.conv"):
+        return
+    delegated = _calls(lowered, "executorch_call_delegate")
+    left = _calls(lowered, "aten.convolution")
+    if not delegated or left:
+        raise ExportError(
+            f"ExecuTorch: XNNPACK took {delegated} parts of stage {index} and left "
+            f"{left} of its convolutions to the portable kernels; check their groups and "
+            "dilations, or leave ExecuTorch out of the targets"
+        )
+
+
+def _calls(program: Any, operator: str) -> int:
+    return sum(operator in str(node.target) for node in program.graph.nodes)
+
+
+def _require_dense(carry: Sequence[Tensor], index: int) -> None:
+    for position, value in enumerate(carry):
+        if not value.is_contiguous():
+            raise ExportError(
+                f"ExecuTorch: stage {index} returned carry {position} with strides "
+                f"{value.stride()}, expected a contiguous tensor"
+            )

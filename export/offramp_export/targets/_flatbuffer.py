@@ -1,0 +1,274 @@
+"""What is read from, and mended in, a converted ``.tflite`` file.
+
+The converter leaves three things that the chain of stages cannot live with. An output that is also
+an input, or that is there twice, has no buffer of its own: the runtime then silently fills the
+wrong one. Signature outputs are sorted as text, so ``output_10`` stands before ``output_2``. And a
+pooling head behind a channel-last carry keeps a transpose that its mean does not need.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from offramp.bundle import ProgramStage, Quantization, TensorEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "EdgeNames",
+    "edge_names",
+    "join_carries",
+    "mend",
+    "read_model",
+    "read_stages",
+    "write_model",
+]
+
+# A scale given to the quantiser as a range comes back with a few float32 roundings on it.
+_ROUNDING = 1e-6
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EdgeNames:
+    """Names, inside the file, of the tensors at the edges of one signature, in order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def read_model(data: bytes) -> Any:
+    """The file as a tree of mutable objects."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
+
+
+def write_model(model: Any) -> bytes:
+    """The tree as a file."""
+    import flatbuffers  # type: ignore[import-untyped]
+
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def mend(data: bytes) -> bytes:
+    """Order the edges, give every output a tensor of its own, and drop idle transposes."""
+    model = read_model(data)
+    for signature in model.signatureDefs:
+        graph = model.subgraphs[signature.subgraphIndex]
+        signature.inputs.sort(key=_number)
+        signature.outputs.sort(key=_number)
+        graph.inputs = np.array([entry.tensorIndex for entry in signature.inputs], np.int32)
+        _separate_outputs(model, graph, signature)
+        _drop_transposes_before_means(model, graph)
+    return write_model(model)
+
+
+def read_stages(data: bytes, names: Sequence[str]) -> tuple[ProgramStage, ...]:
+    """The edges of the named signatures, in that order."""
+    model = read_model(data)
+    signatures = {entry.signatureKey.decode(): entry for entry in model.signatureDefs}
+    stages = []
+    for name in names:
+        signature = signatures[name]
+        tensors = model.subgraphs[signature.subgraphIndex].tensors
+        inputs = sorted(signature.inputs, key=_number)
+        outputs = sorted(signature.outputs, key=_number)
+        stages.append(
+            ProgramStage(
+                inputs=tuple(_tensor_entry(tensors[entry.tensorIndex]) for entry in inputs),
+                outputs=tuple(_tensor_entry(tensors[entry.tensorIndex]) for entry in outputs),
+            )
+        )
+    return tuple(stages)
+
+
+def edge_names(data: bytes, names: Sequence[str]) -> tuple[EdgeNames, ...]:
+    """The edge tensors of the named signatures, in that order."""
+    model = read_model(data)
+    signatures = {entry.signatureKey.decode(): entry for entry in model.signatureDefs}
+    found = []
+    for name in names:
+        signature = signatures[name]
+        tensors = model.subgraphs[signature.subgraphIndex].tensors
+        inputs, outputs = (
+            tuple(tensors[entry.tensorIndex].name.decode() for entry in sorted(side, key=_number))
+            for side in (signature.inputs, signature.outputs)
+        )
+        found.append(EdgeNames(inputs, outputs))
+    return tuple(found)
+
+
+def join_carries(data: bytes, names: Sequence[str]) -> bytes:
+    """Copy the stored scale of a carry to the input that reads it, where nothing stands against it.
+
+    That is an input that no operator reads (the quantiser goes by operators and leaves it float32),
+    and one whose scale differs by a rounding error.
+    """
+    model = read_model(data)
+    signatures = {entry.signatureKey.decode(): entry for entry in model.signatureDefs}
+    changed = False
+    for before, after in pairwise(signatures[name] for name in names):
+        graph = model.subgraphs[after.subgraphIndex]
+        read = {int(tensor) for operator in graph.operators for tensor in operator.inputs}
+        produced = sorted(before.outputs, key=_number)[1:]
+        for source, entry in zip(produced, sorted(after.inputs, key=_number), strict=True):
+            origin = model.subgraphs[before.subgraphIndex].tensors[source.tensorIndex]
+            tensor = graph.tensors[entry.tensorIndex]
+            if entry.tensorIndex not in read or _nearly_equal(origin, tensor):
+                tensor.type, tensor.quantization = origin.type, origin.quantization
+                changed = True
+    return write_model(model) if changed else data
+
+
+def _nearly_equal(one: Any, other: Any) -> bool:
+    if one.type != other.type or one.quantization is None or other.quantization is None:
+        return False
+    scales, zero_points = (
+        [getattr(tensor.quantization, key) for tensor in (one, other)]
+        for key in ("scale", "zeroPoint")
+    )
+    if any(value is None or len(value) != 1 for value in (*scales, *zero_points)):
+        return False
+    return bool(
+        zero_points[0][0] == zero_points[1][0]
+        and 0 < abs(scales[0][0] - scales[1][0]) <= _ROUNDING * scales[0][0]
+    )
+
+
+def _number(entry: Any) -> int:
+    match = re.search(rb"(\d+)$", entry.name)
+    assert match is not None, f"unexpected edge name {entry.name!r}"
+    return int(match[1])
+
+
+def _tensor_entry(tensor: Any) -> TensorEntry:
+    from ai_edge_litert import schema_py_generated as schema
+
+    dtypes: dict[int, Any] = {
+        schema.TensorType.FLOAT32: "float32",
+        schema.TensorType.INT8: "int8",
+        schema.TensorType.UINT8: "uint8",
+        schema.TensorType.FLOAT16: "float16",
+    }
+    stored = tensor.quantization
+    quantization = None
+    if stored is not None and stored.scale is not None and len(stored.scale):
+        # Written as the shortest decimal that names the very same float32.
+        quantization = Quantization(
+            scale=float(str(np.float32(stored.scale[0]))), zero_point=int(stored.zeroPoint[0])
+        )
+    return TensorEntry(
+        shape=tuple(int(size) for size in tensor.shape),
+        dtype=dtypes[tensor.type],
+        quantization=quantization,
+    )
+
+
+def _separate_outputs(model: Any, graph: Any, signature: Any) -> None:
+    taken = set(graph.inputs.tolist())
+    for entry in signature.outputs:
+        if entry.tensorIndex in taken:
+            entry.tensorIndex = _append_copy(model, graph, entry)
+        taken.add(entry.tensorIndex)
+    graph.outputs = np.array([entry.tensorIndex for entry in signature.outputs], np.int32)
+
+
+def _append_copy(model: Any, graph: Any, entry: Any) -> int:
+    """Append a reshape to the same shape, which is a copy, and return its output."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    source = graph.tensors[entry.tensorIndex]
+    shape = np.asarray(source.shape, np.int32)
+    name = f"{graph.name.decode() if graph.name else 'graph'}_{entry.name.decode()}_copy"
+
+    content = schema.BufferT()
+    content.data = np.frombuffer(shape.tobytes(), np.uint8)
+    model.buffers.append(content)
+    shape_tensor = schema.TensorT()
+    shape_tensor.name = f"{name}_shape".encode()
+    shape_tensor.shape = np.array([len(shape)], np.int32)
+    shape_tensor.type = schema.TensorType.INT32
+    shape_tensor.buffer = len(model.buffers) - 1
+
+    copied = schema.TensorT()
+    copied.name = name.encode()
+    copied.shape = shape
+    copied.type = source.type
+    copied.buffer = 0
+    graph.tensors += [shape_tensor, copied]
+
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _opcode(model, schema.BuiltinOperator.RESHAPE)
+    operator.inputs = np.array([entry.tensorIndex, len(graph.tensors) - 2], np.int32)
+    operator.outputs = np.array([len(graph.tensors) - 1], np.int32)
+    operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+    operator.builtinOptions = schema.ReshapeOptionsT()
+    operator.builtinOptions.newShape = shape
+    graph.operators.append(operator)
+    return len(graph.tensors) - 1
+
+
+def _opcode(model: Any, builtin: int) -> int:
+    from ai_edge_litert import schema_py_generated as schema
+
+    for index, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = builtin
+    code.deprecatedBuiltinCode = min(builtin, 127)
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def _constant(model: Any, graph: Any, tensor: int) -> list[int] | None:
+    data = model.buffers[graph.tensors[tensor].buffer].data
+    if data is None or not len(data):
+        return None
+    values: list[int] = np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.int32).tolist()
+    return values
+
+
+def _drop_transposes_before_means(model: Any, graph: Any) -> None:
+    """Turn TRANSPOSE to channel-first and MEAN over its maps into MEAN over the maps alone."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    transpose = _opcode(model, schema.BuiltinOperator.TRANSPOSE)
+    mean = _opcode(model, schema.BuiltinOperator.MEAN)
+    makers = {int(op.outputs[0]): op for op in graph.operators if op.opcodeIndex == transpose}
+    idle = []
+    for operator in graph.operators:
+        if operator.opcodeIndex != mean or operator.builtinOptions.keepDims:
+            continue
+        maker = makers.get(int(operator.inputs[0]))
+        if maker is None or _constant(model, graph, maker.inputs[1]) != [0, 3, 1, 2]:
+            continue
+        axes = _constant(model, graph, operator.inputs[1])
+        if axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
+            continue
+        readers = sum(int(maker.outputs[0]) in other.inputs for other in graph.operators)
+        if readers != 1 or maker.outputs[0] in graph.outputs:
+            continue
+        content = schema.BufferT()
+        content.data = np.frombuffer(np.array([1, 2], np.int32).tobytes(), np.uint8)
+        model.buffers.append(content)
+        # The transposed tensor has no maker any more: it becomes the constant, since a tensor
+        # without a maker and without content is an error to whoever looks at it.
+        axes_tensor = graph.tensors[maker.outputs[0]]
+        axes_tensor.name = graph.tensors[operator.outputs[0]].name + b"_axes"
+        axes_tensor.shape = np.array([2], np.int32)
+        axes_tensor.type = schema.TensorType.INT32
+        axes_tensor.buffer = len(model.buffers) - 1
+        operator.inputs = np.array([maker.inputs[0], maker.outputs[0]], np.int32)
+        idle.append(maker)
+    graph.operators = [op for op in graph.operators if not any(op is gone for gone in idle)]

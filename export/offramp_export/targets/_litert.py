@@ -1,0 +1,132 @@
+"""LiteRT: one ``.tflite`` file per precision, one signature per stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Literal, final
+
+import numpy as np
+import torch
+
+from offramp.errors import ExportError
+from offramp_export._edges import channel_last, run_stages
+from offramp_export._quiet import quiet
+from offramp_export.targets._base import ConvertedProgram, Target
+from offramp_export.targets._channel_last import ChannelLast
+from offramp_export.targets._flatbuffer import read_stages
+from offramp_export.targets._litert_convert import Signature, convert_signatures
+from offramp_export.targets._litert_quantize import quantize_stages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+__all__ = ["LiteRT"]
+
+_FEWEST_CALIBRATION_IMAGES = 20
+_MOST_CALIBRATION_IMAGES = 300
+_SHUFFLE_SEED = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LiteRT(Target):
+    """LiteRT on the CPU (XNNPACK), carries channel-last.
+
+    Attributes:
+        precision: ``float32``; or ``int8``, static: weights and activations, ranges measured on
+            calibration images, the image read as it is (scale 1, zero point -128).
+    """
+
+    precision: Literal["float32", "int8"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "int8"):
+            raise ExportError(
+                f"LiteRT has no precision {self.precision!r}; expected 'float32' or 'int8'"
+            )
+
+    @property
+    def runtime(self) -> Literal["litert"]:
+        """``litert``."""
+        return "litert"
+
+    @property
+    def tolerance(self) -> float:
+        """1e-4 of the largest logit in float32; int8 is judged by its labels."""
+        return 1e-4 if self.precision == "float32" else float("inf")
+
+    def convert(
+        self,
+        stages: Sequence[nn.Module],
+        carries: Sequence[Sequence[tuple[int, ...]]],
+        calibration_images: NDArray[np.uint8] | None,
+    ) -> ConvertedProgram:
+        """Convert all stages into one file; see ``Target.convert``."""
+        names = [f"stage_{index}" for index in range(len(stages))]
+        signatures = {}
+        for index, (name, stage, shapes) in enumerate(zip(names, stages, carries, strict=True)):
+            edges = [shape if index == 0 else channel_last(shape) for shape in shapes]
+            signatures[name] = Signature(
+                ChannelLast(stage, keep=[0] if index == 0 else []), tuple(edges)
+            )
+        program = convert_signatures(signatures)
+        exporter = {name: version(name) for name in ("litert-torch", "torch")}
+        if self.precision == "int8":
+            chosen = _choose(calibration_images)
+            program = quantize_stages(program, _samples(names, stages, chosen))
+            exporter["ai-edge-quantizer"] = version("ai-edge-quantizer")
+        return ConvertedProgram(
+            files={f"litert/{self.precision}.tflite": program},
+            stages=read_stages(program, names),
+            exporter=exporter,
+        )
+
+    def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the file in LiteRT, as the SDK does; see ``Target.run``."""
+        from offramp.runtimes import LiteRTRuntime
+
+        (content,) = program.files.values()
+        with quiet(), LiteRTRuntime(content, program.stages, threads=1) as runtime:
+            logits = []
+            for image in images:
+                runtime.start(image)
+                logits.append([runtime.run(stage) for stage in range(len(program.stages))])
+        return np.array(logits, np.float32).transpose(1, 0, 2)
+
+
+def _choose(images: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Up to 300 of the images in an order that depends on their number alone."""
+    count = 0 if images is None else len(images)
+    if images is None or count < _FEWEST_CALIBRATION_IMAGES:
+        raise ExportError(
+            f"litert/int8 was given {count} calibration images; pass calibration_images with at "
+            f"least {_FEWEST_CALIBRATION_IMAGES}, better 100 to {_MOST_CALIBRATION_IMAGES}, taken "
+            "from the training data"
+        )
+    order = np.random.default_rng(_SHUFFLE_SEED).permutation(count)
+    return images[order[:_MOST_CALIBRATION_IMAGES]]
+
+
+def _samples(
+    names: Sequence[str], stages: Sequence[nn.Module], images: NDArray[np.uint8]
+) -> dict[str, list[tuple[NDArray[np.float32], ...]]]:
+    """What each stage is called with, per image, channel-last."""
+    samples: dict[str, list[tuple[NDArray[np.float32], ...]]] = {name: [] for name in names}
+    for image in images:
+        batch = image[None].astype(np.float32)
+        outputs = run_stages(stages, torch.from_numpy(batch))
+        samples[names[0]].append((batch,))
+        for name, output in zip(names[1:], outputs, strict=False):
+            samples[name].append(tuple(_to_channel_last(value) for value in output[1:]))
+    return samples
+
+
+def _to_channel_last(value: torch.Tensor) -> NDArray[np.float32]:
+    array = value.numpy()
+    if array.ndim == 4:
+        array = array.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(array, np.float32)

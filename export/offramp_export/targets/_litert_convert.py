@@ -1,0 +1,75 @@
+"""From torch modules to a float LiteRT program with one signature each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import torch
+from torch import nn
+
+from offramp.errors import ExportError
+from offramp_export._quiet import quiet
+from offramp_export._require import require
+from offramp_export.targets._flatbuffer import mend
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Signature", "convert_signatures"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One signature to be: a module in evaluation mode and the shapes it is called with."""
+
+    module: nn.Module
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def convert_signatures(signatures: Mapping[str, Signature]) -> bytes:
+    """Convert all modules into one float32 program; equal weights are stored once.
+
+    Args:
+        signatures: Signature name -> what it computes; kept in this order.
+
+    Returns:
+        The content of a ``.tflite`` file, its edges mended (see ``_flatbuffer``).
+
+    Raises:
+        ExportError: The converter refused a module; says which one.
+    """
+    os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"
+    with quiet():
+        converter = require("litert_torch")
+        builder = converter
+        for name, signature in signatures.items():
+            example = tuple(torch.zeros(shape) for shape in signature.shapes)
+            builder = builder.signature(name, signature.module.eval(), example)
+        try:
+            data = bytes(builder.convert().model_content())
+        except Exception as error:
+            culprit = _first_refused(converter, signatures)
+            raise ExportError(
+                f"LiteRT's converter refused {culprit or 'the program'}: {_first_line(error)}; "
+                "replace the operator it names, or leave LiteRT out of the targets"
+            ) from error
+    return mend(data)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _first_refused(converter: object, signatures: Mapping[str, Signature]) -> str | None:
+    """Convert one by one, to name the module that does not convert."""
+    for name, signature in signatures.items():
+        example = tuple(torch.zeros(shape) for shape in signature.shapes)
+        try:
+            converter.signature(name, signature.module, example).convert()  # type: ignore[attr-defined]
+        except Exception:
+            return name
+    return None
