@@ -1,5 +1,6 @@
 """Search spaces, one module each, behind one interface."""
 
 from offramp_search.spaces._base import Architecture, Block, Space
+from offramp_search.spaces.static_transform import MaskedNetwork, StaticTransform
 
-__all__ = ["Architecture", "Block", "Space"]
+__all__ = ["Architecture", "Block", "MaskedNetwork", "Space", "StaticTransform"]

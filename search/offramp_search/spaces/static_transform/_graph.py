@@ -1,0 +1,294 @@
+"""Reading a base network: from ``torch.export``'s graph to nodes with rules."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor, fx, nn
+
+from offramp.errors import ShapeError, UnsupportedOperatorError
+from offramp_search.spaces.static_transform import _operators as op
+from offramp_search.spaces.static_transform._rules import (
+    Call,
+    ChannelSliceRule,
+    DenseRule,
+    Operand,
+    PadRule,
+    Rule,
+    SumRule,
+    UnaryRule,
+    read_call,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["IMAGE", "Graph", "Node", "read_graph"]
+
+IMAGE = 0
+"""Index of the node that stands for the normalised image."""
+
+
+@final
+@dataclass(frozen=True)
+class Node:
+    """One operator of the base.
+
+    Attributes:
+        name: Unique, made from the module's path; fit to name a module with.
+        path: Where in the base's module it is called.
+        rule: What it does; ``None`` for the image.
+        operands: The nodes that it reads.
+        shape: Of its output, without the images.
+    """
+
+    name: str
+    path: str
+    rule: Rule | None
+    operands: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Graph:
+    """The base without its classifier, and with a pooling wherever an exit may hang.
+
+    Attributes:
+        nodes: In the order of computation; operands come before their readers.
+        features: What the base's own classifier reads.
+        classifier: The base's final linear layer.
+        hosts: Pooled features of every map that an exit can hang on, in the order of computation.
+    """
+
+    nodes: tuple[Node, ...]
+    features: int
+    classifier: DenseRule
+    hosts: tuple[int, ...]
+
+    @cached_property
+    def readers(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each node, which nodes read it, as which operand."""
+        found: list[list[tuple[int, int]]] = [[] for _ in self.nodes]
+        for index, node in enumerate(self.nodes):
+            for position, operand in enumerate(node.operands):
+                found[operand].append((index, position))
+        return tuple(map(tuple, found))
+
+    @property
+    def classes(self) -> int:
+        """Outputs of the classifier."""
+        return self.classifier.whole.outputs
+
+
+def read_graph(base: nn.Module, image_shape: tuple[int, int]) -> Graph:
+    """Read a base network.
+
+    Args:
+        base: Takes ``(images, 3, height, width)`` float32 and returns ``(images, classes)`` logits.
+            It is read in evaluation mode and left in the mode it was in.
+        image_shape: Height and width.
+
+    Raises:
+        UnsupportedOperatorError: The base uses an operator that has no rule.
+        ShapeError: The base does not take such images.
+    """
+    training = base.training
+    # Two images: a batch of one would let a reshape that mixes images pass unnoticed.
+    example = torch.zeros(2, 3, *image_shape)
+    try:
+        with torch.no_grad():
+            logits = base.eval()(example)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != 2:
+            raise ShapeError(
+                f"The base must return (images, classes) logits for images of "
+                f"{image_shape[0]}×{image_shape[1]}; it returned "
+                f"{tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__}."
+            )
+        exported = torch.export.export(base, (example,))
+    finally:
+        base.train(training)
+    reader = _Reader(exported)
+    return reader.read()
+
+
+class _Reader:
+    """Walks an exported program once."""
+
+    def __init__(self, exported: torch.export.ExportedProgram) -> None:
+        signature = exported.graph_signature
+        keys: dict[str, str] = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+        state = {**exported.constants, **exported.state_dict}
+        self._graph = exported.graph
+        self._values: dict[fx.Node, Any] = {}
+        self._images = set(signature.user_inputs)
+        self._constants = {name: state[key] for name, key in keys.items() if key in state}
+        self._nodes: list[Node] = []
+        self._names: Counter[str] = Counter()
+
+    def read(self) -> Graph:
+        output: Operand | None = None
+        for node in self._graph.nodes:
+            if node.op == "placeholder":
+                self._values[node] = self._placeholder(node)
+            elif node.op == "call_function":
+                self._read_call(node)
+            elif node.op == "output":
+                output = self._values[node.args[0][0]]
+        if output is None:
+            raise ShapeError("The base returns nothing that depends on the image.")
+        return self._finish(output.node)
+
+    def _placeholder(self, node: fx.Node) -> Any:
+        if node.name in self._images:
+            return self._append("image", "", None, (), tuple(node.meta["val"].shape[1:]))
+        tensor = self._constants.get(node.name)
+        return None if tensor is None else tensor.detach().clone()
+
+    def _append(
+        self,
+        name: str,
+        path: str,
+        rule: Rule | None,
+        operands: Sequence[Operand],
+        shape: tuple[int, ...],
+    ) -> Operand:
+        self._names[name] += 1
+        if self._names[name] > 1:
+            name = f"{name}_{self._names[name]}"
+        sources = tuple(operand.node for operand in operands)
+        self._nodes.append(Node(name, path, rule, sources, shape))
+        return Operand(len(self._nodes) - 1, shape)
+
+    def _read_call(self, node: fx.Node) -> None:
+        if node.target is operator.getitem:
+            source, index = node.args
+            self._values[node] = self._values[source][index]  # type: ignore[index]
+            return
+        if str(node.target).startswith(("aten._assert", "aten.sym_")):
+            return
+        call = self._call(node)
+        if call.operator in (
+            "aten.chunk.default",
+            "aten.split.Tensor",
+            "aten.split_with_sizes.default",
+        ):
+            self._values[node] = self._split(call, node)
+            return
+        reading = read_call(call)
+        if reading.rule is None:
+            self._values[node] = reading.operands[0]
+            return
+        kind = call.operator.split(".")[1].strip("_")
+        name = call.path.replace(".", "_") if self._is_module(node) else f"{call.path}_{kind}"
+        name = name.replace(".", "_").strip("_") or kind
+        result = self._append(name, call.path, reading.rule, reading.operands, call.shape)
+        self._values[node] = result
+        if call.operator.split(".")[1].endswith("_"):
+            # Changed in place: whoever holds the operand holds the result from here on.
+            before = reading.operands[0]
+            for other, value in self._values.items():
+                if isinstance(value, Operand) and value.node == before.node:
+                    self._values[other] = result
+
+    def _split(self, call: Call, node: fx.Node) -> list[Operand]:
+        x = call.operand("self")
+        if call.arguments["dim"] % (len(x.shape) + 1) != 1:
+            raise call.unsupported("only channels can be split")
+        parts, start = [], 0
+        for value in node.meta["val"]:
+            size = value.shape[1]
+            rule = ChannelSliceRule(start, size, x.shape[0])
+            name = f"{call.path}_part".replace(".", "_").strip("_")
+            parts.append(self._append(name, call.path, rule, (x,), tuple(value.shape[1:])))
+            start += size
+        return parts
+
+    def _call(self, node: fx.Node) -> Call:
+        schema = getattr(node.target, "_schema", None)
+        path = _path(node)
+        if schema is None:
+            name = str(node.target)
+            raise Call(name, path, {}, ()).unsupported()
+        arguments: dict[str, Any] = {
+            argument.name: argument.default_value for argument in schema.arguments
+        }
+        arguments |= {
+            argument.name: value
+            for argument, value in zip(schema.arguments, node.args, strict=False)
+        }
+        arguments |= node.kwargs
+        value = node.meta.get("val")
+        shape = tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
+        return Call(str(node.target), path, fx.map_arg(arguments, self._values.__getitem__), shape)
+
+    def _is_module(self, node: fx.Node) -> bool:
+        """Whether the innermost module is one of torch's own layers."""
+        stack = node.meta.get("nn_module_stack") or {}
+        kinds = [str(kind) for _, kind in stack.values()]
+        return bool(kinds) and kinds[-1].startswith("torch.nn.modules.")
+
+    def _finish(self, output: int) -> Graph:
+        last = self._nodes[output]
+        if not isinstance(last.rule, DenseRule) or not isinstance(last.rule.whole, op.Linear):
+            raise UnsupportedOperatorError(
+                "The static transform repeats the final linear layer at every exit, but the base "
+                f"ends in {last.name!r}; end it in a linear layer.",
+                operator=last.name,
+                module_path=last.path,
+            )
+        features = last.operands[0]
+        nodes = self._nodes[:output] + self._nodes[output + 1 :]
+        if any(output in node.operands for node in nodes):
+            raise UnsupportedOperatorError(
+                "The base goes on computing with its final logits; return them as they are.",
+                operator="aten.linear.default",
+                module_path=last.path,
+            )
+        self._nodes = nodes[:output]
+        readers = Graph(tuple(self._nodes), features, last.rule, ()).readers
+        self._refuse_padding(readers)
+        hosts = [
+            index
+            for index, node in enumerate(self._nodes)
+            if node.rule is not None and node.rule.hosts and len(node.shape) == 3
+            if node.shape[1:] != (1, 1) and not self._continues(readers[index])
+        ]
+        pooled = [self._hang(index) for index in hosts]
+        return Graph(tuple(self._nodes), features, last.rule, tuple(pooled))
+
+    def _continues(self, readers: Sequence[tuple[int, int]]) -> bool:
+        rules = [self._nodes[index].rule for index, _ in readers]
+        return any(rule is not None and rule.continues for rule in rules)
+
+    def _hang(self, index: int) -> int:
+        node = self._nodes[index]
+        rule = UnaryRule(op.GlobalPool(flatten=True), hosts=False)
+        source = Operand(index, node.shape)
+        return self._append(f"{node.name}_exit", node.path, rule, (source,), node.shape[:1]).node
+
+    def _refuse_padding(self, readers: Sequence[Sequence[tuple[int, int]]]) -> None:
+        for node, reading in zip(self._nodes, readers, strict=True):
+            if isinstance(node.rule, PadRule) and any(node.rule.whole.padding[4:]):
+                rules = [self._nodes[index].rule for index, _ in reading]
+                if not all(
+                    isinstance(r, SumRule) and isinstance(r.operator, op.Add) for r in rules
+                ):
+                    raise Call("aten.pad.default", node.path, {}, ()).unsupported(
+                        "channels of zeros may only be added to something"
+                    )
+
+
+def _path(node: fx.Node) -> str:
+    stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return paths[-1] if paths else ""

@@ -1,0 +1,161 @@
+"""All architectures of a static transform in one network of shared weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from offramp_search.spaces.static_transform._rules import DenseRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from offramp_export.network import Preprocess
+    from offramp_search.spaces._base import Architecture
+    from offramp_search.spaces.static_transform._graph import Graph
+    from offramp_search.spaces.static_transform._labelling import Labelling
+
+__all__ = ["MaskedNetwork"]
+
+
+@final
+class MaskedNetwork(nn.Module):
+    """One copy of the base's weights that can answer as any architecture of the space.
+
+    A weight is left out where it would let a stage read what a later stage computes, so one forward
+    pass gives the logits of every exit, at about the cost of the base. In evaluation mode they are
+    those of the network that ``build`` makes of the same architecture and weights.
+
+    Args:
+        graph: The base.
+        preprocess: The normalisation of the image.
+        label: Gives an architecture's labels, or raises ``ValueError`` if it is refused.
+        stages: Stages of every architecture.
+        seed: For the exits that the base has no weights for.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        preprocess: Preprocess,
+        label: Callable[[Architecture], Labelling],
+        stages: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._graph, self._label, self._stages = graph, label, stages
+        self._labelling: Labelling | None = None
+        self.preprocess = preprocess
+        self.layers = nn.ModuleDict()
+        self.exits = nn.ModuleDict()
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            self._fill()
+        # Not saved: it follows from the architecture. Buffers, so that they move with the network.
+        for index, node in enumerate(graph.nodes):
+            if isinstance(node.rule, DenseRule):
+                self.register_buffer(f"_mask_{index}", torch.ones(1), persistent=False)
+        for stage in range(stages):
+            self.register_buffer(f"_exit_mask_{stage}", torch.ones(1), persistent=False)
+
+    def _fill(self) -> None:
+        graph = self._graph
+        for node in graph.nodes:
+            if node.rule is None:
+                continue
+            everything = tuple(range(node.shape[0]))
+            reads = tuple(tuple(range(graph.nodes[o].shape[0])) for o in node.operands)
+            operator = node.rule.piece(everything, reads)
+            module = nn.Identity() if operator is None else operator.module()
+            state = node.rule.state()
+            if state:
+                module.load_state_dict(dict(state))
+            self.layers[node.name] = module
+        for stage in range(self._stages):
+            for index in (graph.features, *graph.hosts[: None if stage < self._stages - 1 else 0]):
+                head = nn.Linear(
+                    graph.nodes[index].shape[0], graph.classes, graph.classifier.whole.bias
+                )
+                if index == graph.features:
+                    head.load_state_dict(dict(graph.classifier.state()))
+                self.exits[self._exit_name(stage, index)] = head
+
+    def _exit_name(self, stage: int, index: int) -> str:
+        return f"{stage}_{self._graph.nodes[index].name}"
+
+    def layer(self, index: int) -> nn.Module:
+        """The module of a node of the base."""
+        return self.layers[self._graph.nodes[index].name]
+
+    def exit(self, stage: int, index: int) -> nn.Module:
+        """The classifier of a stage's exit where it reads a certain node."""
+        return self.exits[self._exit_name(stage, index)]
+
+    def select(self, architecture: Architecture) -> None:
+        """Answer as an architecture from here on.
+
+        Raises:
+            ValueError: The architecture is refused, or a decision is missing or unknown.
+        """
+        labelling = self._label(architecture)
+        labels = labelling.labels
+        device = next(self.parameters()).device
+        stages = [torch.frombuffer(bytearray(part), dtype=torch.uint8) for part in labels]
+        for index, node in enumerate(self._graph.nodes):
+            if isinstance(node.rule, DenseRule):
+                allowed = stages[index][:, None] >= stages[node.operands[0]][None]
+                extra = (1,) * (self.layer(index).weight.ndim - 2)  # type: ignore[operator]
+                mask = allowed.to(torch.float32).view(*allowed.shape, *extra)
+                setattr(self, f"_mask_{index}", mask.to(device))
+        for stage, index in enumerate(labelling.exits):
+            mask = (stages[index] <= stage).to(torch.float32).to(device)
+            setattr(self, f"_exit_mask_{stage}", mask)
+        self._labelling = labelling
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Answer as the selected architecture.
+
+        Args:
+            image: ``(images, height, width, 3)`` float32, RGB, 0 to 255.
+
+        Returns:
+            The ``(images, classes)`` logits of every exit, first to last.
+
+        Raises:
+            RuntimeError: No architecture was selected.
+        """
+        if self._labelling is None:
+            raise RuntimeError("No architecture is selected; call select(architecture) first.")
+        exits = self._labelling.exits
+        values: list[Tensor] = []
+        hosts = set(self._graph.hosts)
+        for index, node in enumerate(self._graph.nodes):
+            if node.rule is None:
+                values.append(self.preprocess(image))
+            elif index in hosts and index not in exits:
+                values.append(image)  # a place no exit hangs at: never read
+            else:
+                values.append(self._run(index, [values[operand] for operand in node.operands]))
+        return tuple(self._answers(values, exits))
+
+    def _run(self, index: int, operands: list[Tensor]) -> Tensor:
+        layer = self.layer(index)
+        if not isinstance(self._graph.nodes[index].rule, DenseRule):
+            result: Tensor = layer(*operands)
+            return result
+        mask = getattr(self, f"_mask_{index}")
+        if isinstance(layer, nn.Conv2d):
+            output: Tensor = layer._conv_forward(operands[0], layer.weight * mask, layer.bias)
+            return output
+        assert isinstance(layer, nn.Linear)
+        return functional.linear(operands[0], layer.weight * mask, layer.bias)
+
+    def _answers(self, values: list[Tensor], exits: tuple[int, ...]) -> Iterator[Tensor]:
+        for stage, index in enumerate(exits):
+            head = self.exit(stage, index)
+            assert isinstance(head, nn.Linear)
+            mask = getattr(self, f"_exit_mask_{stage}")
+            yield functional.linear(values[index], head.weight * mask, head.bias)

@@ -1,0 +1,135 @@
+"""Operators of a stage that torch has no module for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Add", "Concatenate", "Multiply", "Pad", "Scalar", "Select", "SpatialSlice"]
+
+
+@final
+class Concatenate(nn.Module):
+    """Join tensors along the channels."""
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Join ``(images, channels, ...)`` tensors."""
+        return torch.cat(tensors, dim=1)
+
+
+@final
+class Select(nn.Module):
+    """Keep ranges of channels, in the order given.
+
+    Args:
+        ranges: ``(start, length)`` of each range.
+    """
+
+    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.ranges = tuple(ranges)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the ranges of an ``(images, channels, ...)`` tensor."""
+        parts = [x[:, start : start + length] for start, length in self.ranges]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def extra_repr(self) -> str:
+        """The ranges."""
+        return f"{self.ranges}"
+
+
+@final
+class SpatialSlice(nn.Module):
+    """Keep a strided part of the rows and columns.
+
+    Args:
+        rows: ``(start, stop, step)``.
+        columns: ``(start, stop, step)``.
+    """
+
+    def __init__(self, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.rows, self.columns = slice(*rows), slice(*columns)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Slice an ``(images, channels, height, width)`` tensor."""
+        return x[:, :, self.rows, self.columns]
+
+    def extra_repr(self) -> str:
+        """The slices."""
+        return f"{self.rows}, {self.columns}"
+
+
+@final
+class Pad(nn.Module):
+    """Add constant channels before and after, and constant rows and columns around.
+
+    Args:
+        padding: ``(left, right, top, bottom, channels before, channels after)``.
+        value: What is added.
+    """
+
+    def __init__(self, padding: Sequence[int], value: float) -> None:
+        super().__init__()
+        self.padding, self.value = list(padding), value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad an ``(images, channels, height, width)`` tensor."""
+        return functional.pad(x, self.padding, value=self.value)
+
+    def extra_repr(self) -> str:
+        """The padding."""
+        return f"{self.padding}, value={self.value}"
+
+
+@final
+class Add(nn.Module):
+    """Sum of two or more tensors."""
+
+    def forward(self, first: Tensor, *others: Tensor) -> Tensor:
+        """Add tensors of one shape, or of shapes that broadcast over rows and columns."""
+        for other in others:
+            first = first + other
+        return first
+
+
+@final
+class Multiply(nn.Module):
+    """Product of two or more tensors."""
+
+    def forward(self, first: Tensor, *others: Tensor) -> Tensor:
+        """Multiply tensors of one shape, or of shapes that broadcast over rows and columns."""
+        for other in others:
+            first = first * other
+        return first
+
+
+@final
+class Scalar(nn.Module):
+    """``x * scale + offset`` with two numbers.
+
+    Args:
+        scale: The factor.
+        offset: The summand.
+    """
+
+    def __init__(self, scale: float, offset: float) -> None:
+        super().__init__()
+        self.scale, self.offset = scale, offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift a tensor."""
+        if self.scale != 1:
+            x = x * self.scale
+        return x + self.offset if self.offset != 0 else x
+
+    def extra_repr(self) -> str:
+        """The numbers."""
+        return f"scale={self.scale}, offset={self.offset}"

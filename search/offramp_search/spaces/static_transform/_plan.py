@@ -1,0 +1,245 @@
+"""From labels to programs: which steps each stage runs, and what it hands to the next.
+
+A tensor is named by a node of the base and a range of labels: ``Part(n, 0, 1)`` holds the channels
+of node n that stages 0 and 1 compute, by stage. A range is always as narrow as its content, so one
+tensor has one name. Every stage computes its own part of every node it has channels of, in the
+order of the base; a part that reaches over several stages is a concatenation, made once, by the
+first stage that reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
+
+from offramp_search.spaces.static_transform import _labels
+from offramp_search.spaces.static_transform import _operators as op
+
+if TYPE_CHECKING:
+    from offramp_search.spaces.static_transform._graph import Graph
+    from offramp_search.spaces.static_transform._labelling import Labelling
+    from offramp_search.spaces.static_transform._rules import Channels
+
+__all__ = ["LOGITS", "RAW_IMAGE", "Part", "Selected", "StagePlan", "Step", "Tensor", "plan"]
+
+
+class Part(NamedTuple):
+    """The channels of a node that the stages from ``first`` to ``last`` compute."""
+
+    node: int
+    first: int
+    last: int
+
+
+class Selected(NamedTuple):
+    """Some channels of a node, in an order of their own."""
+
+    node: int
+    channels: tuple[int, ...]
+
+
+Tensor: TypeAlias = Part | Selected
+"""The name of a tensor."""
+
+RAW_IMAGE = Part(-1, 0, 0)
+"""The image as the app has it."""
+LOGITS = -2
+"""In place of a node: the logits of a stage."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operator of a stage.
+
+    Attributes:
+        name: The node's, or what is done to it.
+        operator: What it does.
+        inputs: What it reads.
+        output: What it computes.
+        channels: Its output channels, numbered as in the base, where it has weights to load.
+        reads: Its input channels, operand by operand, likewise.
+    """
+
+    name: str
+    operator: op.Operator
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    channels: Channels = ()
+    reads: tuple[Channels, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What one stage reads, runs and hands on.
+
+    Attributes:
+        carry: What it takes; of stage 0 the image.
+        steps: In the order of computation; the last computes the logits.
+        next_carry: What it returns after the logits.
+    """
+
+    carry: tuple[Tensor, ...]
+    steps: tuple[Step, ...]
+    next_carry: tuple[Tensor, ...]
+
+
+def plan(graph: Graph, labelling: Labelling) -> tuple[StagePlan, ...]:
+    """Plan all stages of a network."""
+    planner = _Planner(graph, labelling)
+    stages = [planner.stage(stage) for stage in range(len(labelling.exits))]
+    last_read: dict[Tensor, int] = {}
+    for stage, steps in enumerate(stages):
+        for step in steps:
+            last_read.update(dict.fromkeys(step.inputs, stage))
+    edges: list[tuple[Tensor, ...]] = [(RAW_IMAGE,)]
+    for stage in range(1, len(stages)):
+        carried = [t for t, born in planner.born.items() if born < stage <= last_read.get(t, 0)]
+        edges.append(tuple(sorted(carried, key=lambda t: (t[0], isinstance(t, Selected), t[1:]))))
+    edges.append(())
+    return tuple(
+        StagePlan(edges[stage], tuple(steps), edges[stage + 1])
+        for stage, steps in enumerate(stages)
+    )
+
+
+class _Planner:
+    """Plans stage after stage and remembers which tensors there are."""
+
+    def __init__(self, graph: Graph, labelling: Labelling) -> None:
+        self._graph = graph
+        self._labels = labelling.labels
+        self._exits = labelling.exits
+        self._steps: list[Step] = []
+        self._stage = 0
+        # Where a node's part is another tensor under another name, or (None) nothing but zeros.
+        self._same: dict[Tensor, Tensor | None] = {}
+        self.born: dict[Tensor, int] = {}
+
+    def stage(self, stage: int) -> list[Step]:
+        """Plan the next stage."""
+        self._steps, self._stage = [], stage
+        for index, labels in enumerate(self._labels):
+            if stage in labels:
+                self._compute(index, Part(index, stage, stage))
+        self._exit()
+        return self._steps
+
+    def _emit(self, step: Step) -> None:
+        self._steps.append(step)
+        self.born[step.output] = self._stage
+
+    def _compute(self, index: int, output: Part) -> None:
+        node = self._graph.nodes[index]
+        if node.rule is None:
+            self._emit(Step("preprocess", op.Normalise(), (RAW_IMAGE,), output))
+            return
+        channels = _labels.channels_of(self._labels[index], self._stage)
+        inputs: list[Tensor] = []
+        reads: list[Channels] = []
+        for position, operand in enumerate(node.operands):
+            tensor: Tensor | None = None
+            wanted = node.rule.wanted(position, channels)
+            if wanted is None:
+                tensor, wanted = self._all(operand), self._read(operand)
+            elif wanted:
+                tensor = self._some(operand, wanted)
+            reads.append(wanted)
+            if tensor is not None:
+                inputs.append(tensor)
+        operator = node.rule.piece(channels, tuple(reads))
+        alone = len(inputs) < 2 and isinstance(operator, op.Add | op.Multiply)
+        if operator is None or alone or not inputs:
+            self._same[output] = inputs[0] if inputs else None
+        else:
+            self._emit(Step(node.name, operator, tuple(inputs), output, channels, tuple(reads)))
+
+    def _exit(self) -> None:
+        features = self._exits[self._stage]
+        read = self._read(features)
+        tensor = self._all(features)
+        whole = self._graph.classifier.whole
+        head = op.Linear(len(read), whole.outputs, whole.bias)
+        output = Part(LOGITS, self._stage, self._stage)
+        rows = tuple(range(whole.outputs))
+        self._emit(Step("exit", head, (tensor,), output, rows, (read,)))
+
+    def _read(self, index: int) -> Channels:
+        """The channels of a node that there are by now, in the order they are stored."""
+        labels = self._labels[index]
+        stages = range(self._stage + 1)
+        return tuple(c for stage in stages for c in _labels.channels_of(labels, stage))
+
+    def _all(self, index: int) -> Tensor:
+        """All channels of a node that there are by now, as one tensor."""
+        there = [stage for stage in range(self._stage + 1) if stage in self._labels[index]]
+        if len(there) == 1:
+            return self._resolve(Part(index, there[0], there[0]))
+        whole = Part(index, there[0], there[-1])
+        if whole in self.born:
+            return whole
+        # Begin with the longest part that somebody has already made.
+        made = next(
+            (
+                n
+                for n in range(len(there) - 1, 1, -1)
+                if Part(index, there[0], there[n - 1]) in self.born
+            ),
+            1,
+        )
+        parts = [Part(index, there[0], there[made - 1])]
+        parts += [Part(index, stage, stage) for stage in there[made:]]
+        inputs = tuple(self._resolve(part) for part in parts)
+        name = f"{self._graph.nodes[index].name}_joined"
+        self._emit(Step(name, op.Concatenate(), inputs, whole))
+        return whole
+
+    def _resolve(self, part: Tensor) -> Tensor:
+        while part in self._same:
+            same = self._same[part]
+            if same is None:
+                raise AssertionError("zeros are read by sums only; the graph was checked for that")
+            part = same
+        return part
+
+    def _some(self, index: int, wanted: Channels) -> Tensor | None:
+        """Channels of a node in the order wanted, or ``None`` if they are zeros."""
+        labels = self._labels[index]
+        present = sorted({labels[channel] for channel in wanted})
+        part = Part(index, present[0], present[-1])
+        if len(present) == 1:
+            stored = _labels.channels_of(labels, present[0])
+            if stored == wanted:
+                return None if self._zeros(part) else self._resolve(part)
+            source: Tensor = self._resolve(part)
+        else:
+            stored, source = self._read(index), self._all(index)
+            if stored == wanted:
+                return source
+        selected = Selected(index, wanted)
+        if selected not in self.born:
+            at = {channel: position for position, channel in enumerate(stored)}
+            ranges = _ranges([at[channel] for channel in wanted])
+            name = f"{self._graph.nodes[index].name}_selected"
+            self._emit(Step(name, op.Select(ranges), (source,), selected))
+        return selected
+
+    def _zeros(self, part: Tensor) -> bool:
+        while part in self._same:
+            same = self._same[part]
+            if same is None:
+                return True
+            part = same
+        return False
+
+
+def _ranges(positions: list[int]) -> tuple[tuple[int, int], ...]:
+    """Runs of neighbours, as ``(start, length)``."""
+    ranges: list[tuple[int, int]] = []
+    for position in positions:
+        if ranges and position == sum(ranges[-1]):
+            ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
+        else:
+            ranges.append((position, 1))
+    return tuple(ranges)

@@ -1,0 +1,26 @@
+"""Rules of the static transform, one module for each family of operators."""
+
+from offramp_search.spaces.static_transform._rules import _pooling as _pooling  # registers itself
+from offramp_search.spaces.static_transform._rules._base import (
+    Call,
+    Channels,
+    Operand,
+    Rule,
+    read_call,
+)
+from offramp_search.spaces.static_transform._rules._dense import DenseRule
+from offramp_search.spaces.static_transform._rules._moving import ChannelSliceRule, PadRule
+from offramp_search.spaces.static_transform._rules._pointwise import SumRule, UnaryRule
+
+__all__ = [
+    "Call",
+    "ChannelSliceRule",
+    "Channels",
+    "DenseRule",
+    "Operand",
+    "PadRule",
+    "Rule",
+    "SumRule",
+    "UnaryRule",
+    "read_call",
+]

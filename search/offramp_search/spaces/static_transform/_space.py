@@ -1,0 +1,299 @@
+"""The search space of the static transform."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, final
+
+import torch
+from optuna.distributions import CategoricalDistribution
+
+from offramp_export.network import MultiStageNetwork, Preprocess
+from offramp_search.spaces._base import Space
+from offramp_search.spaces.static_transform import _blocks, _labels, _plan
+from offramp_search.spaces.static_transform._graph import read_graph
+from offramp_search.spaces.static_transform._labelling import Labelling, label
+from offramp_search.spaces.static_transform._masked import MaskedNetwork
+from offramp_search.spaces.static_transform._stage import Stage
+from offramp_search.spaces.static_transform._units import find_units
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from optuna.distributions import BaseDistribution
+    from torch import nn
+
+    from offramp_search.spaces._base import Architecture
+
+__all__ = ["StaticTransform"]
+
+
+@final
+class StaticTransform(Space):
+    """Distribute the channels of a CNN over stages: split and concatenate, nothing else.
+
+    Each decision names a unit (a layer, or all layers that write into one residual stream) and
+    says how many of its parts each stage computes: ``"2+2+4"``. A stage reads what it and earlier
+    stages have computed. Equal shares everywhere give thin stages of full depth, as in S2DNAS
+    (Yuan et al., arXiv 1911.07033); whole units in one stage after the other give exits at
+    different depths, as in BranchyNet (Teerapittayanon et al., arXiv 1709.01686) and SDN (Kaya et
+    al., arXiv 1810.07052).
+
+    Args:
+        base: Takes ``(images, 3, height, width)`` normalised float32 and returns logits.
+        image_shape: Height and width.
+        preprocess: What normalises the image for the base.
+        num_stages: Stages of every network.
+        groups: The largest number of parts a unit is cut into. Where a device computes channels in
+            eights or sixteens, smaller parts save nothing.
+
+    Raises:
+        UnsupportedOperatorError: The base uses an operator that has no rule.
+        ShapeError: The base does not take such images.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        *,
+        image_shape: tuple[int, int],
+        preprocess: Preprocess,
+        num_stages: int,
+        groups: int = 8,
+    ) -> None:
+        if not 1 <= num_stages <= 16:
+            raise ValueError(f"num_stages must be from 1 to 16, got {num_stages}")
+        if groups < 1:
+            raise ValueError(f"groups must be positive, got {groups}")
+        self._num_stages = num_stages
+        self._image_shape = image_shape
+        self._preprocess = preprocess
+        self._graph = read_graph(base, image_shape)
+        self._units = find_units(self._graph, groups=groups, stages=num_stages)
+        self._by_name = {unit.name: unit for unit in self._units}
+        self._base: MaskedNetwork | None = None
+        self._label_choices = lru_cache(4096)(self._label_uncached)
+
+    @property
+    def num_stages(self) -> int:
+        """Stages of every network of this space."""
+        return self._num_stages
+
+    def decisions(self) -> Mapping[str, BaseDistribution]:
+        """For every unit, named after its first layer, how its parts are distributed."""
+        return {unit.name: CategoricalDistribution(tuple(unit.labels)) for unit in self._units}
+
+    def refusal(self, architecture: Architecture) -> str | None:
+        """Why these decisions make no valid network, or ``None`` if they do.
+
+        Raises:
+            ValueError: A decision is missing or unknown.
+        """
+        return self._label(architecture).refusal
+
+    def build(
+        self, architecture: Architecture, weights: MaskedNetwork | None = None
+    ) -> MultiStageNetwork:
+        """A new network of ordinary layers.
+
+        Args:
+            architecture: The decisions.
+            weights: Where its weights come from, a network that ``masked()`` of this space made; by
+                default the base's.
+
+        Raises:
+            ValueError: The architecture is refused, or a decision is missing or unknown.
+        """
+        labelling = self._accepted(architecture)
+        source = weights or self._pristine()
+        stages = []
+        for index, plan in enumerate(_plan.plan(self._graph, labelling)):
+            stage = Stage(plan, _copy(source.preprocess))
+            with torch.no_grad():
+                self._load(stage, plan, source, index, labelling)
+            stages.append(stage)
+        return MultiStageNetwork(stages).train(source.training)
+
+    def masked(self) -> MaskedNetwork:
+        """A new network of shared weights, the base's, that answers as any architecture."""
+        return MaskedNetwork(self._graph, _copy(self._preprocess), self._accepted, self._num_stages)
+
+    def cost(self, architecture: Architecture) -> tuple[int, ...]:
+        """Multiply-adds that each stage adds, exits included."""
+        return self._sum(architecture, "multiply_adds")
+
+    def parameters(self, architecture: Architecture) -> tuple[int, ...]:
+        """Trainable parameters that each stage adds, exits included."""
+        return self._sum(architecture, "parameters")
+
+    def blocks(self, architecture: Architecture) -> tuple[tuple[_blocks.OperatorBlock, ...], ...]:
+        """The blocks of each stage: a layer, what feeds it and what follows it."""
+        labelling = self._accepted(architecture)
+        cut = []
+        for plan in _plan.plan(self._graph, labelling):
+            tensors = {t for step in plan.steps for t in (*step.inputs, step.output)}
+            shapes = {tensor: self._shape(tensor, labelling) for tensor in tensors}
+            cut.append(_blocks.cut(plan.steps, shapes))
+        return tuple(cut)
+
+    def static_architecture(self) -> Architecture:
+        """Everything in stage 0: the base itself, and a valid network for one stage only."""
+        return {unit.name: next(iter(unit.labels)) for unit in self._units}
+
+    def width_architecture(self, shares: Sequence[float]) -> Architecture:
+        """Thin stages of full depth: every unit is cut alike.
+
+        Args:
+            shares: For each stage but the last, the part of every unit's channels that is there
+                by then, rising, such as ``(0.5,)`` or ``(0.25, 0.5)``.
+
+        Raises:
+            ValueError: The shares are not rising parts, one for each stage but the last.
+        """
+        self._check_shares(shares)
+        return {
+            unit.name: min(unit.labels, key=lambda c, u=unit: _distance(u.labels[c], shares))  # type: ignore[misc]
+            for unit in self._units
+        }
+
+    def depth_architecture(self, shares: Sequence[float]) -> Architecture:
+        """Exits at different depths: every unit lies whole in one stage.
+
+        Args:
+            shares: For each stage but the last, the part of the base's multiply-adds that is spent
+                by its end, rising, such as ``(0.5,)`` or ``(0.25, 0.5)``.
+
+        Raises:
+            ValueError: The shares are not rising parts, one for each stage but the last.
+        """
+        self._check_shares(shares)
+        spent = {unit.name: self._whole_cost(unit.nodes) for unit in self._units}
+        total, so_far = sum(spent.values()), 0
+        architecture = {}
+        for unit in self._units:
+            # A unit belongs to the stage in which the middle of its work falls.
+            middle = (so_far + spent[unit.name] / 2) / total
+            stage = sum(1 for share in shares if middle > share)
+            so_far += spent[unit.name]
+            architecture[unit.name] = next(
+                choice for choice, labels in unit.labels.items() if set(labels) == {stage}
+            )
+        return architecture
+
+    def _check_shares(self, shares: Sequence[float]) -> None:
+        edges = [0.0, *shares, 1.0]
+        rising = all(a < b for a, b in pairwise(edges))
+        if len(shares) != self._num_stages - 1 or not rising:
+            raise ValueError(
+                f"shares must be {self._num_stages - 1} rising numbers between 0 and 1, "
+                f"got {tuple(shares)}"
+            )
+
+    def _whole_cost(self, nodes: Sequence[int]) -> int:
+        graph = self._graph
+        cost = 0
+        for index in nodes:
+            node = graph.nodes[index]
+            assert node.rule is not None
+            cost += node.rule.multiply_adds(node.shape[0], graph.nodes[node.operands[0]].shape[0])
+        return cost
+
+    def _label(self, architecture: Architecture) -> Labelling:
+        if architecture.keys() != self._by_name.keys():
+            missing = [name for name in self._by_name if name not in architecture]
+            unknown = [name for name in architecture if name not in self._by_name]
+            raise ValueError(
+                f"an architecture needs exactly the decisions of its space; missing: {missing}, "
+                f"unknown: {unknown}"
+            )
+        return self._label_choices(tuple(str(architecture[name]) for name in self._by_name))
+
+    def _label_uncached(self, choices: tuple[str, ...]) -> Labelling:
+        decided: dict[int, bytes] = {}
+        for unit, choice in zip(self._units, choices, strict=True):
+            labels = unit.labels.get(choice)
+            if labels is None:
+                raise ValueError(
+                    f"decision {unit.name!r} has no choice {choice!r}; one of its "
+                    f"{len(unit.labels)} choices is {next(iter(unit.labels))!r}"
+                )
+            decided.update(dict.fromkeys(unit.nodes, labels))
+        return label(self._graph, decided, self._num_stages)
+
+    def _accepted(self, architecture: Architecture) -> Labelling:
+        labelling = self._label(architecture)
+        if labelling.refusal is not None:
+            raise ValueError(f"the architecture is refused: {labelling.refusal}")
+        return labelling
+
+    def _pristine(self) -> MaskedNetwork:
+        if self._base is None:
+            self._base = self.masked().eval()
+        return self._base
+
+    def _sum(self, architecture: Architecture, what: str) -> tuple[int, ...]:
+        labelling = self._accepted(architecture)
+        stages = self._num_stages
+        sums = [0] * stages
+        graph = self._graph
+        for index, node in enumerate(graph.nodes):
+            if node.rule is None:
+                continue
+            count = getattr(node.rule, what)
+            outputs = _labels.counts(labelling.labels[index], stages)
+            inputs = _labels.counts(labelling.labels[node.operands[0]], stages)
+            read = 0
+            for stage in range(stages):
+                read += inputs[stage]
+                if outputs[stage]:
+                    sums[stage] += count(outputs[stage], read)
+        count = getattr(graph.classifier, what)
+        for stage, index in enumerate(labelling.exits):
+            features = sum(_labels.counts(labelling.labels[index], stages)[: stage + 1])
+            sums[stage] += count(graph.classes, features)
+        return tuple(sums)
+
+    def _shape(self, tensor: _plan.Tensor, labelling: Labelling) -> tuple[int, ...]:
+        if tensor == _plan.RAW_IMAGE:
+            return (1, *self._image_shape, 3)
+        if tensor.node == _plan.LOGITS:
+            return (1, self._graph.classes)
+        if isinstance(tensor, _plan.Selected):
+            channels = len(tensor.channels)
+        else:
+            counts = _labels.counts(labelling.labels[tensor.node], self._num_stages)
+            channels = sum(counts[tensor.first : tensor.last + 1])
+        return (1, channels, *self._graph.nodes[tensor.node].shape[1:])
+
+    def _load(
+        self,
+        stage: Stage,
+        plan: _plan.StagePlan,
+        source: MaskedNetwork,
+        index: int,
+        labelling: Labelling,
+    ) -> None:
+        for step, module in zip(plan.steps, stage.children(), strict=True):
+            if not step.channels:
+                continue
+            if step.output[0] == _plan.LOGITS:
+                whole = source.exit(index, labelling.exits[index])
+                self._graph.classifier.load(module, whole, step.channels, step.reads)
+                continue
+            rule = self._graph.nodes[step.output[0]].rule
+            assert rule is not None
+            rule.load(module, source.layer(step.output[0]), step.channels, step.reads)
+
+
+def _copy(preprocess: Preprocess) -> Preprocess:
+    copied = Preprocess()
+    copied.load_state_dict(preprocess.state_dict())
+    return copied
+
+
+def _distance(labels: bytes, shares: Sequence[float]) -> float:
+    """How far the cuts of a unit are from the shares asked for; a missing stage is far."""
+    ends = [sum(1 for label in labels if label <= stage) for stage in range(len(shares))]
+    off = sum(abs(end / len(labels) - share) for end, share in zip(ends, shares, strict=True))
+    return off + (len(shares) + 1 - len(set(labels)))
