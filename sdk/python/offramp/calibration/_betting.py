@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from offramp.calibration._inputs import check_fraction
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -108,7 +110,12 @@ def minimum_samples(limit: float, confidence: float) -> int:
     Args:
         limit: The largest drop of accuracy, a fraction, above 0 and below 1.
         confidence: Above 0 and below 1.
+
+    Raises:
+        CalibrationError: An argument is out of range.
     """
+    check_fraction("limit", limit)
+    check_fraction("confidence", confidence)
     refused, enough = 0, 1
     while not _no_drop_certifies(enough, limit, confidence):
         refused, enough = enough, enough * 2

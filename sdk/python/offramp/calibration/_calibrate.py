@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from offramp.bundle import Certificate, Policy
-from offramp.calibration._betting import certifies, minimum_samples, smallest_limit
+from offramp.calibration._betting import certifies, smallest_limit
 from offramp.calibration._inputs import Inputs, check_inputs
 from offramp.calibration._path import candidate_path
+from offramp.calibration._split import FIT_FRACTION, split_images
 from offramp.calibration._temperature import fit_temperature
-from offramp.errors import CalibrationError, TooFewImagesError
+from offramp.errors import CalibrationError
 from offramp.policy import probabilities, signal_values
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def calibrate(
     signal: Literal["max_probability", "margin", "entropy"] = "max_probability",
     reference: Literal["self", "float"] = "self",
     reference_logits: ArrayLike | None = None,
-    fit_fraction: float = 0.3,
+    fit_fraction: float = FIT_FRACTION,
     seed: int = 0,
     name: str = "default",
 ) -> Policy:
@@ -81,14 +81,13 @@ def calibrate(
     given = check_inputs(
         logits,
         labels,
-        limit=limit,
-        confidence=confidence,
         signal=signal,
         reference=reference,
         reference_logits=reference_logits,
-        fit_fraction=fit_fraction,
     )
-    fit, certify = _split(given.labels.size, limit, confidence, fit_fraction, seed)
+    fit, certify = split_images(
+        given.labels.size, limit=limit, confidence=confidence, fit_fraction=fit_fraction, seed=seed
+    )
     early = given.logits.shape[0] - 1
     temperatures = tuple(
         fit_temperature(given.logits[exit, fit], given.labels[fit]) for exit in range(early)
@@ -98,21 +97,25 @@ def calibrate(
 
     right = given.logits.argmax(axis=-1) == given.labels
     reference_right = right[-1] if given.reference is None else given.reference == given.labels
-    chosen, chosen_exits, chosen_drops = None, None, None
-    for candidate in range(len(path)):
+
+    def outcome(candidate: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         exits = path.exits(candidate, signals[:, certify])
-        drops = reference_right[certify].astype(np.int64) - right[exits, certify]
-        # Without early exits the drop against the own last exit is 0: there is nothing to test.
-        exact = candidate == 0 and given.reference is None
-        if not exact and not certifies(drops, limit, confidence):
-            break
-        chosen, chosen_exits, chosen_drops = candidate, exits, drops
-    if chosen is None or chosen_exits is None or chosen_drops is None:
+        return exits, reference_right[certify].astype(np.int64) - right[exits, certify]
+
+    chosen = 0
+    exits, drops = outcome(chosen)
+    # Without early exits the drop against the own last exit is 0: there is nothing to test.
+    if given.reference is not None and not certifies(drops, limit, confidence):
         raise _never_good_enough(program, drops, limit, confidence)
+    for candidate in range(1, len(path)):
+        next_exits, next_drops = outcome(candidate)
+        if not certifies(next_drops, limit, confidence):
+            break
+        chosen, exits, drops = candidate, next_exits, next_drops
 
     enabled = tuple(bool(value) for value in path.enabled[chosen])
     threshold = float(path.thresholds[chosen])
-    counts = np.bincount(chosen_exits, minlength=early + 1)
+    counts = np.bincount(exits, minlength=early + 1)
     exact = chosen == 0 and given.reference is None
     certificate = Certificate(
         kind="accuracy_drop",
@@ -122,8 +125,8 @@ def calibrate(
         confidence=confidence,
         images_fit=fit.size,
         images_certified=certify.size,
-        observed=float(chosen_drops.mean()),
-        upper_bound=0.0 if exact else smallest_limit(chosen_drops, limit, confidence),
+        observed=float(drops.mean()),
+        upper_bound=0.0 if exact else smallest_limit(drops, limit, confidence),
         method=_METHOD,
         seed=seed,
         data_sha256=_fingerprint(given),
@@ -137,28 +140,9 @@ def calibrate(
         enabled=(*enabled, True),
         exit_shares=tuple(float(count) / certify.size for count in counts),
         exit_counts=tuple(int(count) for count in counts),
-        accuracy=float(right[chosen_exits, certify].mean()),
+        accuracy=float(right[exits, certify].mean()),
         certificates=(certificate,),
     )
-
-
-def _split(
-    images: int, limit: float, confidence: float, fit_fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    fitting = max(1, round(images * fit_fraction))
-    certifying = images - fitting
-    needed = minimum_samples(limit, confidence)
-    if certifying < needed:
-        raise TooFewImagesError(
-            f"got {images} images, which leaves {certifying} for the certificate; a drop of at "
-            f"most {limit:.3%} at {confidence:.1%} confidence takes at least {needed} (about "
-            f"{math.ceil(needed / (1.0 - fit_fraction))} images in all): give more images or "
-            "raise the limit",
-            got=certifying,
-            needed=needed,
-        )
-    order = np.random.default_rng(seed).permutation(images)
-    return order[:fitting], order[fitting:]
 
 
 def _signals(

@@ -12,7 +12,7 @@ from offramp.errors import CalibrationError, DataError, ShapeError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Inputs", "check_inputs"]
+__all__ = ["Inputs", "check_fraction", "check_inputs"]
 
 _SIGNALS = ("max_probability", "margin", "entropy")
 
@@ -33,31 +33,32 @@ class Inputs:
     reference: NDArray[np.int64] | None
 
 
+def check_fraction(name: str, value: float) -> None:
+    """Check an argument that must lie above 0 and below 1.
+
+    Raises:
+        CalibrationError: It does not; NaN does not either.
+    """
+    if not 0.0 < value < 1.0:
+        raise CalibrationError(f"{name} must be above 0 and below 1, got {value}")
+
+
 def check_inputs(
     logits: ArrayLike,
     labels: ArrayLike,
     *,
-    limit: float,
-    confidence: float,
     signal: str,
     reference: str,
     reference_logits: ArrayLike | None,
-    fit_fraction: float,
 ) -> Inputs:
     """Check the arguments of ``calibrate``; see there.
 
     Raises:
         ShapeError: An array has the wrong shape or dtype.
         DataError: Logits are not finite, or a label names no class.
-        CalibrationError: An argument is out of range or contradicts another.
+        CalibrationError: The signal or the reference is unknown, or reference logits are given
+            or missing against the reference.
     """
-    for option, value in (
-        ("limit", limit),
-        ("confidence", confidence),
-        ("fit_fraction", fit_fraction),
-    ):
-        if not 0.0 < value < 1.0:
-            raise CalibrationError(f"{option} must be above 0 and below 1, got {value}")
     if signal not in _SIGNALS:
         raise CalibrationError(f"unknown signal {signal!r}; expected one of {', '.join(_SIGNALS)}")
     if reference not in {"self", "float"}:

@@ -1,0 +1,210 @@
+"""Whether the programs of a bundle still answer here as they did where it was made.
+
+Hashes say that the files are the same; this says that this device, with the runtime it has, makes
+the same of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+from offramp.errors import ProgramError
+from offramp.policy import choose_exits
+from offramp.profiling import collect_logits
+from offramp.runtimes import open_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from offramp.bundle import Bundle, Policy, ProgramEntry, Vectors
+
+__all__ = ["NotRun", "PolicyCheck", "ProgramCheck", "VerificationReport", "verify"]
+
+# Of the largest recorded logit of the exit: what reordered sums may change, by precision.
+_RELATIVE_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
+# Of an int8 program that hands out float32: one of the 127 steps up to the largest logit.
+_STEPS = 127.0
+# One quantisation step is a float32 in the program and decimal digits in the manifest.
+_SLACK = 1.0 + 1e-5
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PolicyCheck:
+    """One policy on the test images.
+
+    Attributes:
+        policy: Its name.
+        exits_differing: Images that leave at another exit than was recorded.
+    """
+
+    policy: str
+    exits_differing: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ProgramCheck:
+    """One program on the test images.
+
+    Attributes:
+        program: ``runtime/precision``.
+        images: How many test images it ran.
+        differences: Per exit, the largest difference from the recorded logits.
+        tolerances: Per exit, the largest difference allowed.
+        labels_differing: Answers, over all exits and images, that name another class.
+        policies: One entry for each policy of the program.
+        error: Why the program could not be run although it should; then the rest is empty.
+    """
+
+    program: str
+    images: int = 0
+    differences: tuple[float, ...] = ()
+    tolerances: tuple[float, ...] = ()
+    labels_differing: int = 0
+    policies: tuple[PolicyCheck, ...] = ()
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether logits are within tolerance and every answer and exit is the recorded one."""
+        within = all(
+            difference <= tolerance
+            for difference, tolerance in zip(self.differences, self.tolerances, strict=True)
+        )
+        return (
+            self.error is None
+            and self.images > 0
+            and within
+            and self.labels_differing == 0
+            and not any(check.exits_differing for check in self.policies)
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NotRun:
+    """A program that cannot be run here, so that nothing is known about it.
+
+    Attributes:
+        program: ``runtime/precision``.
+        reason: Why not.
+    """
+
+    program: str
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """What was run and what was not.
+
+    Attributes:
+        programs: Those that were run.
+        not_run: Those that cannot be run here.
+    """
+
+    programs: tuple[ProgramCheck, ...]
+    not_run: tuple[NotRun, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was run and all of it agrees; says nothing about ``not_run``."""
+        return bool(self.programs) and all(check.ok for check in self.programs)
+
+
+def verify(
+    bundle: Bundle,
+    programs: Sequence[str] | None = None,
+    *,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerificationReport:
+    """Run the test images through every program that the SDK can run, and compare.
+
+    Logits may differ by 1e-4 of the exit's largest recorded logit in float32 (1e-2 in float16) and
+    by one quantisation step of the exit's logits in int8. Answers, and the exits taken under each
+    policy, may not differ at all.
+
+    Args:
+        bundle: An opened bundle; opening it has compared all hashes.
+        programs: Names of those to check; ``None`` takes all.
+        threads: How many threads the kernels may use.
+        progress: Called with the number of images done, over all programs, and the number in all.
+
+    Raises:
+        BundleError: A program named is not in the bundle, or the vectors cannot be read.
+    """
+    known = bundle.manifest.programs
+    entries = known if programs is None else tuple(bundle.program(name) for name in programs)
+    vectors = bundle.vectors()
+    runnable = [entry for entry in entries if entry.runtime == "litert"]
+    total = len(runnable) * len(vectors.images)
+    checks = []
+    for place, entry in enumerate(runnable):
+        done_before = place * len(vectors.images)
+
+        def report(done: int, _: int, done_before: int = done_before) -> None:
+            if progress is not None:
+                progress(done_before + done, total)
+
+        checks.append(_check(bundle, entry, vectors, threads, report))
+    return VerificationReport(
+        programs=tuple(checks),
+        not_run=tuple(
+            NotRun(entry.name, f"{entry.runtime} programs run in apps, not in Python")
+            for entry in entries
+            if entry.runtime != "litert"
+        ),
+    )
+
+
+def _check(
+    bundle: Bundle,
+    entry: ProgramEntry,
+    vectors: Vectors,
+    threads: int,
+    report: Callable[[int, int], None],
+) -> ProgramCheck:
+    try:
+        with open_runtime(bundle, entry.name, threads=threads) as runtime:
+            logits = collect_logits(runtime, vectors.images, report)
+    except ProgramError as error:
+        return ProgramCheck(entry.name, error=str(error))
+    recorded = vectors.logits[entry.name]
+    difference = np.abs(logits.astype(np.float64) - recorded)
+    # A logit that is not a number is as far away as can be.
+    difference = np.where(np.isfinite(difference), difference, np.inf)
+    return ProgramCheck(
+        program=entry.name,
+        images=len(vectors.images),
+        differences=tuple(difference.max(axis=(1, 2)).tolist()),
+        tolerances=tuple(_tolerance(entry, exit, recorded[exit]) for exit in range(len(recorded))),
+        labels_differing=int((logits.argmax(axis=-1) != recorded.argmax(axis=-1)).sum()),
+        policies=tuple(
+            PolicyCheck(policy.name, _exits_differing(policy, logits, recorded))
+            for policy in bundle.manifest.policies
+            if policy.program == entry.name
+        ),
+    )
+
+
+def _tolerance(entry: ProgramEntry, exit: int, recorded: NDArray[np.float32]) -> float:
+    largest = float(np.abs(recorded).max())
+    if entry.precision != "int8":
+        return largest * _RELATIVE_TOLERANCE[entry.precision]
+    step = entry.stages[exit].outputs[0].quantization
+    return (largest / _STEPS if step is None else step.scale) * _SLACK
+
+
+def _exits_differing(
+    policy: Policy, logits: NDArray[np.float32], recorded: NDArray[np.float32]
+) -> int:
+    expected = np.array(policy.vector_exits or choose_exits(policy, recorded))
+    return int((choose_exits(policy, logits) != expected).sum())
