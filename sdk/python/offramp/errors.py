@@ -13,6 +13,7 @@
     │   └── TooFewImagesError             ... for want of images; says how many it takes
     ├── MissingExtraError (ImportError)   an optional package is not installed; says the pip line
     ├── DeviceError (RuntimeError)        a device cannot be reached or measured
+    ├── ResumeError (ValueError)           the folder of an earlier run cannot be continued
     ├── InfeasibleBudgetError (ValueError)   nobody can meet the budget; says the smallest reachable
     ├── TrainingError (RuntimeError)      a network could not be trained
     ├── UnsupportedOperatorError (ValueError)  an operator the static transform has no rule for
@@ -39,6 +40,7 @@ __all__ = [
     "MissingExtraError",
     "OfframpError",
     "ProgramError",
+    "ResumeError",
     "ShapeError",
     "TooFewImagesError",
     "TrainingError",
@@ -106,6 +108,10 @@ class MissingExtraError(OfframpError, ImportError):
 
 class DeviceError(OfframpError, RuntimeError):
     """A device cannot be reached or measured."""
+
+
+class ResumeError(OfframpError, ValueError):
+    """The folder of an earlier run cannot be continued as asked."""
 
 
 class InfeasibleBudgetError(OfframpError, ValueError):

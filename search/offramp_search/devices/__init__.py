@@ -1,5 +1,8 @@
-"""Devices, one module each, behind one interface."""
+"""Devices, one module each, behind one interface, and the tables of what was measured on them."""
 
 from offramp_search.devices._base import Device
+from offramp_search.devices._host import HostDevice
+from offramp_search.devices._recorded import RecordedDevice
+from offramp_search.devices._table import LatencyTable
 
-__all__ = ["Device"]
+__all__ = ["Device", "HostDevice", "LatencyTable", "RecordedDevice"]

@@ -1,0 +1,6 @@
+"""The search loop: ask, refuse or evaluate, solve the thresholds, tell; resumable at any point."""
+
+from offramp_search.engine._result import SearchProgress, SearchResult, TrialResult, read_result
+from offramp_search.engine._search import search
+
+__all__ = ["SearchProgress", "SearchResult", "TrialResult", "read_result", "search"]

@@ -1,0 +1,153 @@
+"""One proposal: refused before it costs a forward pass, or evaluated and scored."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from offramp_search.engine._result import TrialResult
+from offramp_search.thresholds import Solution, solve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+
+    from offramp_search.budget import Budget
+    from offramp_search.devices import LatencyTable
+    from offramp_search.evaluators import Evaluator
+    from offramp_search.spaces import Architecture, Space
+
+__all__ = ["REFUSAL", "SIZE_BYTES", "STAGE_MS", "decide", "result_of", "try_out"]
+
+REFUSAL = "refusal"
+SIZE_BYTES = "size_bytes"
+STAGE_MS = "stage_ms"
+_SOLUTION = "solution"
+_REPEATS = "repeats"
+
+_BYTES_PER_PARAMETER = {"float32": 4, "int8": 1}
+
+
+def decide(trial: Trial, decisions: Mapping[str, BaseDistribution]) -> Architecture:
+    """Take every decision of the space, in order; those a trial has already stay."""
+    return {name: _take(trial, name, decisions[name]) for name in decisions}
+
+
+def _take(trial: Trial, name: str, distribution: BaseDistribution) -> str | int:
+    if isinstance(distribution, CategoricalDistribution):
+        value: str | int = trial.suggest_categorical(name, distribution.choices)  # type: ignore[assignment]
+        return value
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    raise ValueError(
+        f"decision {name!r} is a {type(distribution).__name__}; a search space has categorical "
+        "and integer decisions only"
+    )
+
+
+def try_out(
+    study: Study,
+    trial: Trial,
+    space: Space,
+    evaluator: Evaluator,
+    table: LatencyTable,
+    budget: Budget,
+    *,
+    seed: int,
+    signal: str,
+) -> None:
+    """Take the decisions, refuse or evaluate the architecture, and tell the study.
+
+    A refused proposal is told as pruned, with constraints above zero that say by how much, so that
+    the sampler learns from it. The blocks of one that is valid and not too large are measured if
+    the table lacks them.
+    """
+    architecture = decide(trial, space.decisions())
+    refusal = space.refusal(architecture)
+    _constrain(trial, "valid", -1.0 if refusal is None else 1.0)
+    if refusal is not None:
+        _refuse(study, trial, refusal)
+        return
+
+    size_bytes = sum(space.parameters(architecture)) * _BYTES_PER_PARAMETER[table.precision]
+    trial.set_user_attr(SIZE_BYTES, size_bytes)
+    if budget.size_bytes is not None:
+        _constrain(trial, SIZE_BYTES, _excess(size_bytes, budget.size_bytes))
+        if size_bytes > budget.size_bytes:
+            _refuse(study, trial, f"{size_bytes} bytes are more than {budget.size_bytes}")
+            return
+
+    stages = space.blocks(architecture)
+    table.require(block for blocks in stages for block in blocks)
+    stage_ms = [latency.ms for latency in table.predict(stages)]
+    trial.set_user_attr(STAGE_MS, stage_ms)
+    if budget.mean_ms is not None:
+        _constrain(trial, "mean_ms", _excess(stage_ms[0], budget.mean_ms))
+    if budget.worst_ms is not None:
+        _constrain(trial, "worst_ms", _excess(math.fsum(stage_ms), budget.worst_ms))
+    if not budget.allows(stage_ms, size_bytes):
+        _refuse(study, trial, f"too slow: stages of {stage_ms} ms")
+        return
+
+    known = _find(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), architecture)
+    if known is not None:
+        trial.set_user_attr(_REPEATS, known.number)
+        solution = _solution_of(known)
+    else:
+        outputs = evaluator.evaluate(architecture, seed=seed)
+        if not np.isfinite(outputs.logits).all():
+            _constrain(trial, "finite", 1.0)
+            _refuse(study, trial, "its logits are not finite: training diverged")
+            return
+        solution = solve(
+            outputs.logits, outputs.labels, stage_ms, mean_ms=budget.mean_ms, signal=signal
+        )
+    trial.set_user_attr(_SOLUTION, msgspec.to_builtins(solution))
+    study.tell(trial, solution.accuracy)
+
+
+def result_of(trial: FrozenTrial) -> TrialResult:
+    """What a complete trial is worth."""
+    return TrialResult(
+        number=trial.number,
+        architecture=dict(trial.params),
+        solution=_solution_of(trial),
+        stage_ms=tuple(trial.user_attrs[STAGE_MS]),
+        size_bytes=trial.user_attrs[SIZE_BYTES],
+    )
+
+
+def _solution_of(trial: FrozenTrial) -> Solution:
+    stored: Any = trial.user_attrs[_SOLUTION]
+    return msgspec.convert(stored, type=Solution)
+
+
+def _constrain(trial: Trial, name: str, excess: float) -> None:
+    # A trial that was taken up may have it already, and Optuna warns of a second time.
+    if name not in trial.constraints:
+        trial.set_constraint(name, excess)
+
+
+def _refuse(study: Study, trial: Trial, why: str) -> None:
+    trial.set_user_attr(REFUSAL, why)
+    study.tell(trial, state=TrialState.PRUNED)
+
+
+def _excess(value: float, limit: float) -> float:
+    """By which part of the limit it is exceeded; negative if it is kept."""
+    return value / limit - 1
+
+
+def _find(trials: Sequence[FrozenTrial], architecture: Architecture) -> FrozenTrial | None:
+    """The first trial of the same architecture, whose outputs would be the same."""
+    return next((trial for trial in trials if trial.params == architecture), None)

@@ -1,0 +1,6 @@
+"""Contract suites and fakes, for our own tests and for whoever adds a device or a sampler."""
+
+from offramp_search.testing._devices import DeviceContract
+from offramp_search.testing._fakes import FakeEvaluator, FakeSpace, write_fake_table
+
+__all__ = ["DeviceContract", "FakeEvaluator", "FakeSpace", "write_fake_table"]
