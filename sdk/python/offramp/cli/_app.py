@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
+from offramp.cli._bench import bench
+from offramp.cli._calibrate import calibrate
+from offramp.cli._inspect import inspect
 from offramp.cli._plugins import PluginGroup, add_plugins
+from offramp.cli._predict import predict
+from offramp.cli._profile import profile
+from offramp.cli._verify import verify
 from offramp.errors import OfframpError
 
 __all__ = ["build", "run"]
@@ -30,6 +36,8 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_main)
+    for command in (predict, calibrate, inspect, verify, profile, bench):
+        app.command()(command)
     add_plugins(app)
     return app
 
