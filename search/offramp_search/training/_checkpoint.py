@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 
 import torch
 
-from offramp.errors import DataError
+from offramp.errors import ResumeError
 from offramp_search.training._history import EpochRecord
 from offramp_search.weights import read_tensors, write_tensors
 
@@ -65,13 +65,14 @@ class Checkpoint:
             The finished epochs; none if there is no file yet.
 
         Raises:
-            DataError: The file is damaged, or belongs to another training.
+            DataError: The file is damaged.
+            ResumeError: It belongs to another training.
         """
         if not self.path.exists():
             return []
         tensors, metadata = read_tensors(self.path)
         if metadata.get("run") != self.run:
-            raise DataError(
+            raise ResumeError(
                 f"{self.path} belongs to a training with another network, recipe, seed or data; "
                 f"delete it or choose another folder"
             )

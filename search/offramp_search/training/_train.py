@@ -62,7 +62,8 @@ def train(
         precision: The arithmetic; ``None`` takes ``fastest_precision()``.
 
     Raises:
-        DataError: There are no images, or the checkpoint is damaged or of another training.
+        DataError: There are no images, or the checkpoint is damaged.
+        ResumeError: The checkpoint belongs to another training.
         TrainingError: The loss is no longer a finite number.
     """
     if not len(data):

@@ -1,0 +1,240 @@
+"""The commands that search: ``offramp search``, ``offramp demo``, ``offramp methods``."""
+
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from offramp.cli import console
+
+if TYPE_CHECKING:
+    from offramp_search.pipeline import Outcome, Reporter
+
+__all__ = ["demo", "methods", "search"]
+
+METHODS = (
+    {
+        "method": "s2dnas",
+        "space": "StaticTransform: channels of a CNN split over stages",
+        "sampler": "REINFORCE",
+        "evaluator": "shared weights",
+        "paper": "Yuan et al. 2020, arXiv 1911.07033",
+    },
+    {
+        "method": "random",
+        "space": "StaticTransform: channels of a CNN split over stages",
+        "sampler": "uniform",
+        "evaluator": "shared weights",
+        "paper": "baseline",
+    },
+)
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="A folder with one sub-folder of images per class, a folder with train.parquet, "
+        "fashion-mnist, or a hub name OWNER/NAME.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+CacheOption = Annotated[
+    Path,
+    typer.Option("--cache", help="Where downloaded images are kept.", envvar="OFFRAMP_CACHE"),
+]
+
+
+def demo(
+    data: DataOption = "fashion-mnist",
+    out: Annotated[Path, typer.Option("--out", help="Where every step leaves its file.")] = Path(
+        "runs/demo"
+    ),
+    seed: SeedOption = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny sizes: shows that every step works, no more.")
+    ] = False,
+    result: Annotated[
+        Path | None,
+        typer.Option("--result", help="Write the result here, too.", show_default=False),
+    ] = None,
+    cache: CacheOption = Path(".cache"),
+    as_json: JsonOption = False,
+) -> None:
+    """Show the whole way on real images: train, search, export, certify, measure.
+
+    On two cores it takes less than ten minutes. What is in the --out folder already is not done
+    again.
+    """
+    from offramp_search.demo import run_demo
+
+    outcome = run_demo(
+        data, out, cache=cache, seed=seed, quick=quick, result=result, reporter=_reporter()
+    )
+    images = sorted(str(path) for path in (out / "images").iterdir())
+    line = f"offramp predict {outcome.dynamic.path} {' '.join(images[:3])}"
+    _emit(as_json, outcome, [f"plot: {out / 'demo.png'}", f"try: {line}"])
+
+
+def search(
+    out: Annotated[Path, typer.Option("--out", help="Where every step leaves its file.")],
+    data: DataOption,
+    method: Annotated[
+        Literal["s2dnas", "random"], typer.Option("--method", help="See offramp methods.")
+    ] = "s2dnas",
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base",
+            help="The static network to start from: vgg_small, vgg16_bn, resnet20 to resnet110, "
+            "mobilenet_v2, MODULE:FACTORY or timm:NAME.",
+        ),
+    ] = "vgg_small",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            help="Trained weights of the base, safetensors; taken to have seen every training "
+            "image. Without them the base is trained first.",
+            show_default=False,
+        ),
+    ] = None,
+    budget_mean_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Mean latency per image. Without any budget it is half of what the static "
+            "network is measured to take.",
+            show_default=False,
+        ),
+    ] = None,
+    budget_worst_ms: Annotated[
+        float | None,
+        typer.Option(help="Latency of an image that runs every stage.", show_default=False),
+    ] = None,
+    budget_size_bytes: Annotated[
+        int | None, typer.Option(help="Size of the parameters.", show_default=False)
+    ] = None,
+    stages: Annotated[int, typer.Option(min=2, max=16, help="Stages of the network.")] = 2,
+    groups: Annotated[int, typer.Option(min=2, help="Parts a layer is cut into, at most.")] = 8,
+    trials: Annotated[int, typer.Option(min=1, help="Architectures to try.")] = 50,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Of the network that is found, and of the base.")
+    ] = 10,
+    shared_epochs: Annotated[
+        int, typer.Option(min=1, help="Of the network that holds all architectures.")
+    ] = 2,
+    train_images: Annotated[
+        int | None, typer.Option(min=1, help="Train on so many at most.", show_default=False)
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=8, help="Side to bring the images to; their own without it.", show_default=False
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "int8"],
+        typer.Option(help="The LiteRT precision whose latency the budget counts."),
+    ] = "float32",
+    export: Annotated[
+        str, typer.Option("--export", help="Programs to export, separated by commas.")
+    ] = "litert/float32,litert/int8",
+    limit: Annotated[
+        float, typer.Option(help="Accuracy that early exits may cost, a fraction.")
+    ] = 0.01,
+    confidence: Annotated[float, typer.Option(help="Of the certificate.")] = 0.95,
+    seed: SeedOption = 0,
+    cache: CacheOption = Path(".cache"),
+    as_json: JsonOption = False,
+) -> None:
+    """Search a multi-stage network under a latency budget, and export it with a certificate.
+
+    What is in the --out folder already is not done again: a search that was stopped goes on.
+    """
+    from offramp_export.targets import parse_target
+    from offramp_search.pipeline import Settings, plot_outcome, run_pipeline
+    from offramp_search.training import Recipe
+
+    programs = tuple(name.strip() for name in export.split(",") if name.strip())
+    for program in programs:
+        parse_target(program)
+    for name, value in (
+        ("--budget-mean-ms", budget_mean_ms),
+        ("--budget-worst-ms", budget_worst_ms),
+        ("--budget-size-bytes", budget_size_bytes),
+    ):
+        if value is not None and not value > 0:
+            raise typer.BadParameter(f"{name} must be above 0, got {value}")
+    no_budget = budget_mean_ms is None and budget_worst_ms is None and budget_size_bytes is None
+    recipe = Recipe(epochs=epochs, horizontal_flip=True, pad_crop=2)
+    settings = Settings(
+        method=method,
+        source=data,
+        image_shape=None if image_size is None else (image_size, image_size),
+        base=base,
+        base_weights=None if weights is None else str(weights),
+        num_stages=stages,
+        groups=groups,
+        trials=trials,
+        mean_share=0.5 if no_budget else None,
+        mean_ms=budget_mean_ms,
+        worst_ms=budget_worst_ms,
+        size_bytes=budget_size_bytes,
+        latency_precision=precision,
+        base_recipe=recipe,
+        shared_recipe=Recipe(epochs=shared_epochs, learning_rate=0.02),
+        final_recipe=Recipe(epochs=epochs, learning_rate=0.02, horizontal_flip=True, pad_crop=2),
+        train_images=train_images,
+        programs=programs,
+        limit=limit,
+        confidence=confidence,
+        seed=seed,
+    )
+    outcome = run_pipeline(settings, out, cache=cache, reporter=_reporter())
+    plot_outcome(outcome, out / "result.png")
+    _emit(as_json, outcome, [f"plot: {out / 'result.png'}"])
+
+
+def methods(as_json: JsonOption = False) -> None:
+    """List the search methods: what they search, how, and where they come from."""
+    columns = list(METHODS[0])
+    console.emit(
+        as_json,
+        METHODS,
+        lambda: console.table(
+            columns, [[entry[column] for column in columns] for entry in METHODS]
+        ),
+    )
+
+
+def _emit(as_json: bool, outcome: Outcome, lines: list[str]) -> None:
+    from offramp_search.pipeline import COLUMNS, as_figures, table_rows
+
+    def render() -> None:
+        console.table(COLUMNS, table_rows(outcome))
+        for row in outcome.rows:
+            print(f"{row.program}: {row.certificate.claim}")
+        for line in (f"bundle: {outcome.dynamic.path}", *lines):
+            print(line)
+
+    data: dict[str, Any] = {"bundle": str(outcome.dynamic.path), **as_figures(outcome)}
+    console.emit(as_json, data, render)
+
+
+def _reporter() -> Reporter:
+    import time
+
+    from offramp_search.pipeline import Reporter
+
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - began:5.0f} s] {line}{os.linesep}")
+        sys.stderr.flush()
+
+    return Reporter(progress=console.progress, say=say)

@@ -1,0 +1,24 @@
+"""From images to a certified bundle, in steps that each leave a file and are not done twice."""
+
+from offramp_search.pipeline._measure import Measured, measure_interleaved
+from offramp_search.pipeline._outcome import Outcome, Row
+from offramp_search.pipeline._present import COLUMNS, as_figures, plot_outcome, table_rows
+from offramp_search.pipeline._reporter import Reporter
+from offramp_search.pipeline._run import run_pipeline
+from offramp_search.pipeline._settings import Settings
+from offramp_search.pipeline._supernet import random_architecture
+
+__all__ = [
+    "COLUMNS",
+    "Measured",
+    "Outcome",
+    "Reporter",
+    "Row",
+    "Settings",
+    "as_figures",
+    "measure_interleaved",
+    "plot_outcome",
+    "random_architecture",
+    "run_pipeline",
+    "table_rows",
+]

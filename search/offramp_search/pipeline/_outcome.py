@@ -1,0 +1,129 @@
+"""What a run comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+from offramp_search.report import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from offramp.bundle import Bundle, Certificate
+    from offramp.latency import Latency
+    from offramp_search.budget import Budget
+    from offramp_search.engine import SearchResult
+    from offramp_search.pipeline._measure import Measured
+
+__all__ = ["Outcome", "Row", "make_rows"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The static and the dynamic network in one program, measured in one run.
+
+    Attributes:
+        program: ``runtime/precision``.
+        static: The static network.
+        dynamic: The network that was found, under its policy.
+        last_exit: The same network without early exits.
+        exit_shares: Share of the test images that left at each exit.
+        certificate: What the policy was calibrated to.
+    """
+
+    program: str
+    static: Measured
+    dynamic: Measured
+    last_exit: Measured
+    exit_shares: tuple[float, ...]
+    certificate: Certificate
+
+    @property
+    def mean_ratio(self) -> float:
+        """Mean latency of the dynamic network over the static one's."""
+        return self.dynamic.latency.mean_ms / self.static.latency.mean_ms
+
+    @property
+    def median_ratio(self) -> float:
+        """Median latency of the dynamic network over the static one's."""
+        return self.dynamic.latency.median_ms / self.static.latency.median_ms
+
+    @property
+    def exit_drop(self) -> float:
+        """What early exits cost on the test split: the quantity the certificate bounds."""
+        return self.last_exit.accuracy - self.dynamic.accuracy
+
+    @property
+    def drop(self) -> float:
+        """Static accuracy minus dynamic accuracy."""
+        return self.static.accuracy - self.dynamic.accuracy
+
+    def claims(self, *, mean_ratio: float, drop: float) -> tuple[Claim, ...]:
+        """What the run set out to show for this program.
+
+        Args:
+            mean_ratio: The goal for the mean latency.
+            drop: The goal for the accuracy lost against the static network, a fraction.
+        """
+        return (
+            Claim.at_most(
+                f"mean latency of dynamic {self.program} over static {self.program}",
+                self.mean_ratio,
+                mean_ratio,
+            ),
+            Claim.at_most(
+                f"test accuracy of static {self.program} minus dynamic {self.program}",
+                self.drop,
+                drop,
+            ),
+            Claim.at_most(
+                f"test accuracy that early exits cost dynamic {self.program}",
+                self.exit_drop,
+                self.certificate.limit,
+            ),
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run comes to.
+
+    Attributes:
+        static: The bundle of the static network.
+        dynamic: The bundle to ship.
+        budget: What was limited.
+        static_latency: Measured before the search, in the search's precision.
+        found: The search's result.
+        rows: One per program that runs here.
+        curves: Per program the ``(mean_ms, accuracy)`` that other thresholds would give on the
+            calibration images, at the measured latency of the stages.
+    """
+
+    static: Bundle
+    dynamic: Bundle
+    budget: Budget
+    static_latency: Latency
+    found: SearchResult
+    rows: tuple[Row, ...]
+    curves: Mapping[str, tuple[tuple[float, float], ...]]
+
+
+def make_rows(
+    measured: Mapping[str, Measured], dynamic: Bundle, programs: tuple[str, ...]
+) -> tuple[Row, ...]:
+    """Put what was measured side by side."""
+    num_exits = len(dynamic.manifest.stages)
+    return tuple(
+        Row(
+            program=program,
+            static=measured[f"static {program}"],
+            dynamic=measured[f"dynamic {program}"],
+            last_exit=measured[f"last exit {program}"],
+            exit_shares=measured[f"dynamic {program}"].exit_shares(num_exits),
+            certificate=dynamic.policy(program).certificates[0],
+        )
+        for program in programs
+    )

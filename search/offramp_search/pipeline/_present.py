@@ -1,0 +1,118 @@
+"""An outcome as a table, as figures, and as a plot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from offramp_search.report import Point, plot_tradeoff
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from offramp_search.pipeline._measure import Measured
+    from offramp_search.pipeline._outcome import Outcome, Row
+
+__all__ = ["COLUMNS", "as_figures", "plot_outcome", "table_rows"]
+
+COLUMNS = (
+    "program",
+    "network",
+    "test accuracy",
+    "mean ms",
+    "median ms",
+    "p90 ms",
+    "mean, static = 1",
+    "share of images per exit",
+)
+
+
+def table_rows(outcome: Outcome) -> list[tuple[str, ...]]:
+    """Cells for the columns: the static and the dynamic network of each program."""
+    rows = []
+    for row in outcome.rows:
+        shares = " / ".join(f"{share:.0%}" for share in row.exit_shares)
+        rows.append(_cells(row.program, "static", row.static, 1.0, "-"))
+        rows.append(_cells(row.program, "dynamic", row.dynamic, row.mean_ratio, shares))
+    return rows
+
+
+def _cells(
+    program: str, network: str, measured: Measured, ratio: float, shares: str
+) -> tuple[str, ...]:
+    latency = measured.latency
+    return (
+        program,
+        network,
+        f"{measured.accuracy:.2%}",
+        f"{latency.mean_ms:.3f}",
+        f"{latency.median_ms:.3f}",
+        f"{latency.p90_ms:.3f}",
+        f"{ratio:.2f}",
+        shares,
+    )
+
+
+def as_figures(outcome: Outcome) -> dict[str, Any]:
+    """The raw figures behind the table; the times of single images stay in the run's folder."""
+    best = outcome.found.best
+    return {
+        "budget": outcome.budget,
+        "static_ms": outcome.static_latency.median_ms,
+        "search": {
+            "trials": len(outcome.found.trials),
+            "refused": outcome.found.refused,
+            "architecture": best.architecture,
+            "predicted_stage_ms": best.stage_ms,
+            "search_accuracy": best.solution.accuracy,
+            "predicted_mean_ms": best.solution.mean_ms,
+        },
+        "multiply_adds": {
+            "static": sum(stage.multiply_adds for stage in outcome.static.manifest.stages),
+            "dynamic": [stage.multiply_adds for stage in outcome.dynamic.manifest.stages],
+        },
+        "programs": {row.program: _row_figures(row) for row in outcome.rows},
+    }
+
+
+def _row_figures(row: Row) -> dict[str, Any]:
+    return {
+        "test_images": len(row.static.correct),
+        "static": _measured_figures(row.static),
+        "dynamic": _measured_figures(row.dynamic),
+        "last_exit": _measured_figures(row.last_exit),
+        "mean_ratio": row.mean_ratio,
+        "median_ratio": row.median_ratio,
+        "exit_shares": row.exit_shares,
+        "certificate": row.certificate,
+    }
+
+
+def _measured_figures(measured: Measured) -> dict[str, float]:
+    latency = measured.latency
+    return {
+        "accuracy": measured.accuracy,
+        "mean_ms": latency.mean_ms,
+        "median_ms": latency.median_ms,
+        "p90_ms": latency.p90_ms,
+    }
+
+
+def plot_outcome(outcome: Outcome, path: Path) -> None:
+    """Plot the measured points, and the curves that other thresholds would give."""
+    points = [
+        point
+        for row in outcome.rows
+        for point in (
+            Point(f"static {row.program}", row.static.latency.mean_ms, row.static.accuracy, True),
+            Point(f"dynamic {row.program}", row.dynamic.latency.mean_ms, row.dynamic.accuracy),
+        )
+    ]
+    plot_tradeoff(
+        path,
+        points,
+        curves={
+            f"{program}, other thresholds (calibration images)": curve
+            for program, curve in outcome.curves.items()
+        },
+        title="Early exits on this machine, one thread, one image at a time",
+    )

@@ -1,0 +1,102 @@
+"""The steps in their order."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from offramp_search.pipeline._bundle_steps import (
+    certify,
+    export_once,
+    measure_once,
+    measured_programs,
+    record_latency,
+    tradeoff,
+)
+from offramp_search.pipeline._context import Context, load_splits
+from offramp_search.pipeline._outcome import Outcome, make_rows
+from offramp_search.pipeline._reporter import Reporter
+from offramp_search.pipeline._search_step import make_budget, search_architecture
+from offramp_search.pipeline._train_steps import train_base, train_final, train_shared
+from offramp_search.spaces import StaticTransform
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from offramp_search.pipeline._settings import Settings
+
+__all__ = ["run_pipeline"]
+
+
+def run_pipeline(
+    settings: Settings, folder: Path, *, cache: Path, reporter: Reporter | None = None
+) -> Outcome:
+    """Train, search, export, certify and measure.
+
+    Every step leaves a file in ``folder`` and is not done again when the run is repeated, so a
+    run that was killed goes on where it was.
+
+    Args:
+        settings: What decides the outcome.
+        folder: Where everything is kept; it belongs to these settings from then on.
+        cache: Where downloaded images are kept.
+        reporter: Who is told how it goes.
+
+    Raises:
+        DataError: The images cannot be used.
+        ResumeError: The folder holds a run with other settings.
+        InfeasibleBudgetError: No architecture keeps the budget.
+    """
+    reporter = reporter or Reporter()
+    settings.bind(folder)
+    splits = load_splits(settings, cache)
+    context = Context(settings, folder, reporter, splits)
+    reporter.say(
+        f"data: {len(splits.train)} images to train, {len(splits.search)} to search, "
+        f"{len(splits.calibration)} to calibrate, {len(splits.test)} to test on, "
+        f"{len(splits.labels)} classes"
+    )
+
+    base, static = train_base(context)
+    counted = f"litert/{settings.latency_precision}"
+    programs = measured_programs(context)
+    static_bundle = export_once(
+        context, "static", static, tuple(dict.fromkeys((counted, *programs)))
+    )
+    static_bundle, (latency,) = record_latency(static_bundle, counted)
+    budget = make_budget(context, latency.median_ms)
+    reporter.say(f"static: {latency.median_ms:.3f} ms in {counted}; budget {_describe(budget)}")
+
+    space = StaticTransform(
+        base.module,
+        image_shape=context.image_shape,
+        preprocess=base.preprocess,
+        num_stages=settings.num_stages,
+        groups=settings.groups,
+    )
+    masked = train_shared(context, space, static)
+    found = search_architecture(context, space, masked, budget)
+    architecture = found.best.architecture
+    network = train_final(context, space, masked, architecture, static)
+
+    dynamic_bundle = export_once(context, "dynamic", network, settings.programs, architecture)
+    dynamic_bundle = certify(context, dynamic_bundle)
+    with ExitStack() as classifiers:
+        measured = measure_once(context, classifiers, static_bundle, dynamic_bundle)
+    curves = {}
+    for program in programs:
+        dynamic_bundle, curves[program] = tradeoff(context, dynamic_bundle, program)
+    return Outcome(
+        static=static_bundle,
+        dynamic=dynamic_bundle,
+        budget=budget,
+        static_latency=latency,
+        found=found,
+        rows=make_rows(measured, dynamic_bundle, programs),
+        curves=curves,
+    )
+
+
+def _describe(budget: object) -> str:
+    limits = {name: getattr(budget, name) for name in ("mean_ms", "worst_ms", "size_bytes")}
+    return ", ".join(f"{name} {limit:.6g}" for name, limit in limits.items() if limit is not None)

@@ -1,0 +1,72 @@
+"""The search of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from offramp_search.budget import Budget
+from offramp_search.devices import HostDevice, LatencyTable
+from offramp_search.engine import search
+from offramp_search.evaluators import SharedWeights
+from offramp_search.samplers import RandomSampler, ReinforceSampler
+
+if TYPE_CHECKING:
+    from offramp_search.engine import SearchProgress, SearchResult
+    from offramp_search.pipeline._context import Context
+    from offramp_search.spaces import StaticTransform
+    from offramp_search.spaces.static_transform import MaskedNetwork
+
+__all__ = ["make_budget", "search_architecture"]
+
+_SAMPLERS = {"s2dnas": ReinforceSampler, "random": RandomSampler}
+
+
+def make_budget(context: Context, static_ms: float) -> Budget:
+    """The budget of the settings; a share is taken of the static network's measured latency."""
+    settings = context.settings
+    mean_ms = settings.mean_ms
+    if mean_ms is None and settings.mean_share is not None:
+        mean_ms = settings.mean_share * static_ms
+    return Budget(mean_ms=mean_ms, worst_ms=settings.worst_ms, size_bytes=settings.size_bytes)
+
+
+def search_architecture(
+    context: Context, space: StaticTransform, masked: MaskedNetwork, budget: Budget
+) -> SearchResult:
+    """Find the most accurate architecture that keeps the budget; goes on where it was left."""
+    settings = context.settings
+    table = LatencyTable(
+        context.folder / "latency",
+        HostDevice(),
+        precision=settings.latency_precision,
+        threads=1,
+        runs=settings.latency_runs,
+    )
+    evaluator = SharedWeights(
+        masked,
+        train=context.splits.train,
+        search=context.splits.search,
+    )
+    with context.reporter.progress("Searching") as report:
+
+        def show(progress: SearchProgress) -> None:
+            report(progress.done, progress.trials)
+
+        result = search(
+            space,
+            _SAMPLERS[settings.method](settings.seed),
+            evaluator,
+            table,
+            budget,
+            trials=settings.trials,
+            folder=context.folder / "search",
+            seed=settings.seed,
+            settings={"base": settings.base, "data": context.splits.search.sha256},
+            progress=show,
+        )
+    found = result.best.solution
+    context.reporter.say(
+        f"search: {len(result.trials)} architectures, {result.refused} refused; the best has "
+        f"{found.accuracy:.1%} at a predicted mean of {found.mean_ms:.3f} ms"
+    )
+    return result

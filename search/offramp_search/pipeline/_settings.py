@@ -1,0 +1,108 @@
+"""Everything that decides the outcome of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, final
+
+import msgspec
+
+from offramp._files import write_atomically
+from offramp.errors import ResumeError
+from offramp_search.training import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Settings"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What to search, on what, and how much work to put into it.
+
+    Attributes:
+        method: ``s2dnas`` or ``random``.
+        source: The images; see ``offramp_search.data.open_source``.
+        image_shape: Height and width to bring them to; ``None`` keeps their own.
+        base: The static network to start from; see ``offramp_search.bases.load_base``.
+        base_weights: A ``.safetensors`` file; ``None`` trains the base first. Such weights are
+            taken to have seen every training image, so thresholds are certified on one half of
+            the test images and figures are reported on the other.
+        num_stages: Stages of the network to find.
+        groups: The largest number of parts a layer is cut into.
+        trials: Architectures to try.
+        mean_share: The budget's mean latency as a share of the static network's measured one;
+            used when ``mean_ms`` is not given.
+        mean_ms: Budget: mean latency per image.
+        worst_ms: Budget: latency of an image that runs through every stage.
+        size_bytes: Budget: size of the parameters.
+        latency_precision: Of the programs whose latency counts in the search.
+        latency_runs: Runs of each block in the latency table.
+        base_recipe: How to train the static network.
+        shared_recipe: How to train the network that holds all architectures.
+        final_recipe: How to train the network that was found.
+        train_images: Images to train on at most.
+        search_images: Images to compare architectures on at most.
+        calibration_images: Images to certify thresholds on at most.
+        test_images: Images to report on at most.
+        programs: What to export, ``runtime/precision`` each.
+        limit: The largest drop of accuracy that early exits may cost, a fraction.
+        confidence: Of the certificate.
+        seed: Of everything.
+    """
+
+    method: Literal["s2dnas", "random"] = "s2dnas"
+    source: str
+    image_shape: tuple[int, int] | None = None
+    base: str = "vgg_small"
+    base_weights: str | None = None
+    num_stages: int = 2
+    groups: int = 8
+    trials: int = 50
+    mean_share: float | None = 0.5
+    mean_ms: float | None = None
+    worst_ms: float | None = None
+    size_bytes: int | None = None
+    latency_precision: Literal["float32", "int8"] = "float32"
+    latency_runs: int = 30
+    base_recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10))
+    shared_recipe: Recipe = field(default_factory=lambda: Recipe(epochs=2))
+    final_recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10))
+    train_images: int | None = None
+    search_images: int | None = 5_000
+    calibration_images: int | None = None
+    test_images: int | None = None
+    programs: tuple[str, ...] = ("litert/float32", "litert/int8")
+    limit: float = 0.01
+    confidence: float = 0.95
+    seed: int = 0
+
+    def bind(self, folder: Path) -> None:
+        """Make a folder the place of this run, or make sure that it is.
+
+        Raises:
+            ResumeError: The folder holds a run with other settings.
+        """
+        path = folder / "settings.json"
+        mine = msgspec.json.format(msgspec.json.encode(self), indent=2)
+        if path.exists():
+            theirs = path.read_bytes()
+            if theirs != mine:
+                raise ResumeError(
+                    f"{folder} holds a run with other settings ({_difference(theirs, mine)}); "
+                    f"choose another --out, or delete it"
+                )
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, mine)
+
+
+def _difference(theirs: bytes, mine: bytes) -> str:
+    try:
+        old, new = msgspec.json.decode(theirs), msgspec.json.decode(mine)
+        changed = [key for key in new if old.get(key) != new[key]]
+        return ", ".join(f"{key} was {old.get(key)!r}" for key in changed) or "more of them"
+    except (msgspec.DecodeError, AttributeError):
+        return "settings.json is damaged"

@@ -1,0 +1,75 @@
+"""Networks of the run that no other part knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from torch import Tensor, nn
+
+from offramp.errors import DataError
+from offramp_export.network import MultiStageNetwork
+
+if TYPE_CHECKING:
+    import numpy as np
+    from optuna.distributions import BaseDistribution
+
+    from offramp_export.network import Preprocess
+    from offramp_search.bases import Base
+    from offramp_search.spaces import Architecture, Space
+
+__all__ = ["random_architecture", "static_network"]
+
+_ATTEMPTS = 1_000
+
+
+@final
+class _WholeStage(nn.Module):
+    """A static network as the only stage."""
+
+    def __init__(self, preprocess: Preprocess, module: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.module = module
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.module(self.preprocess(image)),)
+
+
+def static_network(base: Base) -> MultiStageNetwork:
+    """The base as a network of one stage, sharing its weights."""
+    return MultiStageNetwork([_WholeStage(base.preprocess, base.module)])
+
+
+def random_architecture(space: Space, generator: np.random.Generator) -> Architecture:
+    """An architecture with every choice equally probable among those that are not refused.
+
+    Args:
+        space: The search space.
+        generator: What to draw from.
+
+    Raises:
+        DataError: A thousand draws in a row were refused.
+    """
+    decisions = space.decisions()
+    reason = None
+    for _ in range(_ATTEMPTS):
+        architecture = {name: _draw(kind, generator) for name, kind in decisions.items()}
+        reason = space.refusal(architecture)
+        if reason is None:
+            return architecture
+    raise DataError(
+        f"none of {_ATTEMPTS} random architectures is a valid network, the last one because "
+        f"{reason}; use fewer stages or another base"
+    )
+
+
+def _draw(kind: BaseDistribution, generator: np.random.Generator) -> str | int:
+    if isinstance(kind, CategoricalDistribution):
+        choice: str | int = kind.choices[int(generator.integers(len(kind.choices)))]  # type: ignore[assignment]
+        return choice
+    if isinstance(kind, IntDistribution):
+        return (
+            int(generator.integers(kind.low, kind.high + 1, dtype="int64")) // kind.step * kind.step
+        )
+    raise DataError(f"cannot draw from {type(kind).__name__}")

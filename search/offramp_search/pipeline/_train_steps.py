@@ -1,0 +1,124 @@
+"""The three trainings of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from offramp_search.bases import load_base
+from offramp_search.pipeline._supernet import random_architecture, static_network
+from offramp_search.training import train
+from offramp_search.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from torch import Tensor, nn
+
+    from offramp_export.network import MultiStageNetwork
+    from offramp_search.bases import Base
+    from offramp_search.pipeline._context import Context
+    from offramp_search.spaces import Architecture, StaticTransform
+    from offramp_search.spaces.static_transform import MaskedNetwork
+    from offramp_search.training import Recipe, TrainingProgress
+
+__all__ = ["train_base", "train_final", "train_shared"]
+
+
+def train_base(context: Context) -> tuple[Base, MultiStageNetwork]:
+    """The static network: trained here, or with the weights the user gave."""
+    settings = context.settings
+    weights = None if settings.base_weights is None else Path(settings.base_weights)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(settings.seed)
+        base = load_base(
+            settings.base,
+            num_classes=len(context.splits.labels),
+            image_shape=context.image_shape,
+            weights=weights,
+        )
+    network = static_network(base)
+    if weights is None:
+        _train_once(context, "base", network, settings.base_recipe)
+    return base, network.eval()
+
+
+def train_shared(
+    context: Context, space: StaticTransform, teacher: MultiStageNetwork
+) -> MaskedNetwork:
+    """One network that holds all architectures, trained on a random one at each step."""
+    masked = space.masked()
+
+    def choose(step: int, generator: np.random.Generator) -> None:
+        masked.select(random_architecture(space, generator))
+
+    _train_once(
+        context, "shared", masked, context.settings.shared_recipe, teacher, before_step=choose
+    )
+    return masked.eval()
+
+
+def train_final(
+    context: Context,
+    space: StaticTransform,
+    masked: MaskedNetwork,
+    architecture: Architecture,
+    teacher: MultiStageNetwork,
+) -> MultiStageNetwork:
+    """The network that was found, from the shared weights on."""
+    network = space.build(architecture, weights=masked)
+    _train_once(context, "network", network, context.settings.final_recipe, teacher)
+    return network.eval()
+
+
+def _train_once(
+    context: Context,
+    name: str,
+    network: nn.Module,
+    recipe: Recipe,
+    teacher: MultiStageNetwork | None = None,
+    *,
+    before_step: Callable[[int, np.random.Generator], None] | None = None,
+) -> None:
+    path = context.folder / f"{name}.safetensors"
+    if path.exists():
+        load_weights(network, path)
+        context.reporter.say(f"{name}: weights found in {path.name}")
+        return
+    checkpoint = context.folder / f"{name}.checkpoint.safetensors"
+    with context.reporter.progress(f"Training {name}") as report:
+
+        def show(progress: TrainingProgress) -> None:
+            report(progress.step, progress.steps)
+
+        history = train(
+            network,
+            context.splits.train,
+            recipe=recipe,
+            teacher=None if teacher is None else _last_exit(teacher),
+            checkpoint=checkpoint,
+            seed=context.settings.seed,
+            progress=show,
+            before_step=before_step,
+        )
+    save_weights(network, path)
+    checkpoint.unlink(missing_ok=True)
+    last = history.epochs[-1]
+    shares = ", ".join(f"{share:.1%}" for share in last.exit_accuracies)
+    context.reporter.say(
+        f"{name}: {len(history.epochs)} epochs at {last.images_per_second:.0f} images/s, "
+        f"training accuracy {shares}"
+    )
+
+
+def _last_exit(network: MultiStageNetwork) -> Callable[[Tensor], Tensor]:
+    network.eval()
+
+    def answer(images: Tensor) -> Tensor:
+        logits = network(images)
+        return logits[-1]  # type: ignore[no-any-return]
+
+    return answer
