@@ -24,7 +24,8 @@ def json_schema() -> dict[str, Any]:
 
     It says what types can say; ``Bundle.open`` also refuses manifests that contradict themselves.
     """
-    schema = msgspec.json.schema(Manifest)
+    # Defaults are tuples there, which would not equal what a reader of the file gets.
+    schema = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Manifest)))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Offramp bundle manifest, version 1",
@@ -94,14 +95,31 @@ def _explain(message: str, raw: Any) -> str:
     path = place.rstrip("`").removeprefix("$").removeprefix(".")
     if not path:
         return f"manifest.json: {reason}"
+    steps = [
+        int(index) if index else name for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path)
+    ]
     value = raw
     try:
-        for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
-            value = value[int(index)] if index else value[name]
+        for step in steps:
+            value = value[step]
     except (KeyError, IndexError, TypeError):
         # msgspec writes a dictionary's values as [...], which names no one key.
         return f"manifest.json: key {path!r}: {reason}"
+    if reason.startswith("Invalid enum value"):
+        reason = f"expected one of {', '.join(map(repr, _choices(steps)))}"
     return f"manifest.json: key {path!r} is {_short(value)}: {reason}"
+
+
+def _choices(steps: list[int | str]) -> list[Any]:
+    """The values that the schema allows at a place, which msgspec's message leaves out."""
+    schema = json_schema()
+    place = schema
+    for step in [*steps, None]:
+        while "$ref" in place:
+            place = schema["$defs"][place["$ref"].rpartition("/")[2]]
+        if step is not None:
+            place = place["items"] if isinstance(step, int) else place["properties"][step]
+    return list(place["enum"])
 
 
 def _short(value: Any) -> str:
