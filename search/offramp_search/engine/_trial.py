@@ -10,6 +10,7 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from offramp.errors import TrainingError
 from offramp_search.engine._result import TrialResult
 from offramp_search.thresholds import Solution, solve
 
@@ -104,10 +105,15 @@ def try_out(
         trial.set_user_attr(_REPEATS, known.number)
         solution = _solution_of(known)
     else:
-        outputs = evaluator.evaluate(architecture, seed=seed)
+        try:
+            outputs = evaluator.evaluate(architecture, seed=seed)
+        except TrainingError as error:
+            _constrain(trial, "trained", 1.0)
+            _refuse(study, trial, str(error))
+            return
         if not np.isfinite(outputs.logits).all():
-            _constrain(trial, "finite", 1.0)
-            _refuse(study, trial, "its logits are not finite: training diverged")
+            _constrain(trial, "trained", 1.0)
+            _refuse(study, trial, "its logits are not finite; train it longer or more gently")
             return
         solution = solve(
             outputs.logits, outputs.labels, stage_ms, mean_ms=budget.mean_ms, signal=signal

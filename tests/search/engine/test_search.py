@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from offramp.errors import DeviceError, InfeasibleBudgetError, ResumeError
+from offramp.errors import DeviceError, InfeasibleBudgetError, ResumeError, TrainingError
 from offramp_search.budget import Budget
 from offramp_search.devices import LatencyTable
 from offramp_search.engine import SearchProgress, SearchResult, read_result, search
@@ -250,13 +250,15 @@ class Diverging(Evaluator):
         outputs = FakeEvaluator().evaluate(architecture, seed=seed)
         if architecture["unit_1"] == "3-1":
             outputs.logits[0, 0, 0] = math.nan
+        elif architecture["unit_1"] == "2-2":
+            raise TrainingError("the loss became nan")
         return outputs
 
 
 def test_an_architecture_that_diverges_is_refused(tmp_path: Path, table: LatencyTable) -> None:
     result = run(tmp_path / "run", table, evaluator=Diverging(), sampler=RandomSampler(0))
     assert len(result.trials) == 12
-    assert all(trial.architecture["unit_1"] != "3-1" for trial in result.trials)
+    assert {trial.architecture["unit_1"] for trial in result.trials} == {"1-3", "0-4"}
 
 
 def test_blocks_that_a_recorded_table_lacks_are_named(tmp_path: Path) -> None:
