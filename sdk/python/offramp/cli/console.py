@@ -81,6 +81,8 @@ def table(
 
     cells = [[str(cell) for cell in row] for row in rows]
     terminal = Console()
+    if not terminal.is_terminal:
+        terminal = Console(width=_PIPE_WIDTH)
     result = Table(
         box=SIMPLE_HEAD,
         title=None if title is None else Text(title),
@@ -92,7 +94,7 @@ def table(
         result.add_column(Text(heading), justify="right" if numeric else "left", no_wrap=numeric)
     for row in cells:
         result.add_row(*(Text(cell) for cell in row))
-    terminal.print(result, width=None if terminal.is_terminal else _PIPE_WIDTH)
+    terminal.print(result)
 
 
 def emit(as_json: bool, data: Any, render: Callable[[], None]) -> None:
