@@ -11,12 +11,12 @@ import torch
 
 from offramp.errors import ExportError
 from offramp_export._edges import channel_last, run_stages
+from offramp_export._litert.channel_last import ChannelLast
+from offramp_export._litert.convert import Signature, convert_signatures
+from offramp_export._litert.flatbuffer import read_stages
+from offramp_export._litert.quantize import quantize_stages
 from offramp_export._quiet import quiet
 from offramp_export.targets._base import ConvertedProgram, Target
-from offramp_export.targets._channel_last import ChannelLast
-from offramp_export.targets._flatbuffer import read_stages
-from offramp_export.targets._litert_convert import Signature, convert_signatures
-from offramp_export.targets._litert_quantize import quantize_stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EdgeNames",
     "edge_names",
+    "edge_number",
     "join_carries",
     "mend",
     "read_model",
@@ -64,8 +65,8 @@ def mend(data: bytes) -> bytes:
     model = read_model(data)
     for signature in model.signatureDefs:
         graph = model.subgraphs[signature.subgraphIndex]
-        signature.inputs.sort(key=_number)
-        signature.outputs.sort(key=_number)
+        signature.inputs.sort(key=edge_number)
+        signature.outputs.sort(key=edge_number)
         graph.inputs = np.array([entry.tensorIndex for entry in signature.inputs], np.int32)
         _separate_outputs(model, graph, signature)
         _drop_transposes_before_means(model, graph)
@@ -80,8 +81,8 @@ def read_stages(data: bytes, names: Sequence[str]) -> tuple[ProgramStage, ...]:
     for name in names:
         signature = signatures[name]
         tensors = model.subgraphs[signature.subgraphIndex].tensors
-        inputs = sorted(signature.inputs, key=_number)
-        outputs = sorted(signature.outputs, key=_number)
+        inputs = sorted(signature.inputs, key=edge_number)
+        outputs = sorted(signature.outputs, key=edge_number)
         stages.append(
             ProgramStage(
                 inputs=tuple(_tensor_entry(tensors[entry.tensorIndex]) for entry in inputs),
@@ -100,7 +101,9 @@ def edge_names(data: bytes, names: Sequence[str]) -> tuple[EdgeNames, ...]:
         signature = signatures[name]
         tensors = model.subgraphs[signature.subgraphIndex].tensors
         inputs, outputs = (
-            tuple(tensors[entry.tensorIndex].name.decode() for entry in sorted(side, key=_number))
+            tuple(
+                tensors[entry.tensorIndex].name.decode() for entry in sorted(side, key=edge_number)
+            )
             for side in (signature.inputs, signature.outputs)
         )
         found.append(EdgeNames(inputs, outputs))
@@ -119,8 +122,8 @@ def join_carries(data: bytes, names: Sequence[str]) -> bytes:
     for before, after in pairwise(signatures[name] for name in names):
         graph = model.subgraphs[after.subgraphIndex]
         read = {int(tensor) for operator in graph.operators for tensor in operator.inputs}
-        produced = sorted(before.outputs, key=_number)[1:]
-        for source, entry in zip(produced, sorted(after.inputs, key=_number), strict=True):
+        produced = sorted(before.outputs, key=edge_number)[1:]
+        for source, entry in zip(produced, sorted(after.inputs, key=edge_number), strict=True):
             origin = model.subgraphs[before.subgraphIndex].tensors[source.tensorIndex]
             tensor = graph.tensors[entry.tensorIndex]
             if entry.tensorIndex not in read or _nearly_equal(origin, tensor):
@@ -144,7 +147,7 @@ def _nearly_equal(one: Any, other: Any) -> bool:
     )
 
 
-def _number(entry: Any) -> int:
+def edge_number(entry: Any) -> int:
     match = re.search(rb"(\d+)$", entry.name)
     assert match is not None, f"unexpected edge name {entry.name!r}"
     return int(match[1])

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offramp.errors import ExportError
-from offramp_export._quiet import quiet
-from offramp_export._require import require
-from offramp_export.targets._flatbuffer import (
+from offramp_export._litert.flatbuffer import (
     edge_names,
     join_carries,
     read_stages,
 )
+from offramp_export._quiet import quiet
+from offramp_export._require import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from offramp.errors import ExportError
+from offramp_export._litert.flatbuffer import mend
 from offramp_export._quiet import quiet
 from offramp_export._require import require
-from offramp_export.targets._flatbuffer import mend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ def convert_signatures(signatures: Mapping[str, Signature]) -> bytes:
         signatures: Signature name -> what it computes; kept in this order.
 
     Returns:
-        The content of a ``.tflite`` file, its edges mended (see ``_flatbuffer``).
+        The content of a ``.tflite`` file, its edges mended (see ``flatbuffer.py``).
 
     Raises:
         ExportError: The converter refused a module; says which one.

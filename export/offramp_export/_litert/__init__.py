@@ -1,0 +1,1 @@
+"""LiteRT programs made of signatures: conversion, quantisation, and mending of the file."""
