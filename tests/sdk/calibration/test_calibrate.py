@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from offramp.bundle import Policy
-from offramp.calibration import calibrate, certifies, minimum_samples
+from offramp.calibration import (
+    calibrate,
+    candidate_path,
+    certifies,
+    fit_temperature,
+    minimum_samples,
+    split_images,
+)
 from offramp.errors import CalibrationError, DataError, ShapeError, TooFewImagesError
-from offramp.policy import choose_exits
+from offramp.policy import choose_exits, probabilities, signal_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,6 +136,78 @@ def test_the_promise_is_kept_as_often_as_it_says() -> None:
         early += policy.enabled[0]
     assert broken <= trials * 0.1 + 3 * math.sqrt(trials * 0.1 * 0.9)
     assert early > 0.9 * trials
+
+
+def test_a_path_that_runs_straight_through_the_limit_is_stopped_in_time() -> None:
+    """The hardest case: a signal that says nothing, so that the drop grows with each candidate."""
+    rng = np.random.default_rng(11)
+    images, limit, trials = 40_000, 0.02, 250
+    labels = rng.integers(0, 2, images)
+    wrong = rng.random(images) < 2 * limit
+    # The last exit is always right; the first is wrong at random, however sure it is.
+    sure = rng.uniform(0.1, 5.0, images)
+    logits = np.zeros((2, images, 2), np.float32)
+    logits[0, np.arange(images), np.where(wrong, 1 - labels, labels)] = sure
+    logits[1, np.arange(images), labels] = 5.0
+    broken = 0
+    for trial in range(trials):
+        chosen = rng.integers(0, images, 1_000)
+        policy = calibrate(
+            logits[:, chosen],
+            labels[chosen],
+            program="litert/float32",
+            limit=limit,
+            confidence=0.8,
+            seed=trial,
+        )
+        broken += drop(policy, logits, labels) > limit
+    assert 0 < broken <= trials * 0.2 + 3 * math.sqrt(trials * 0.2 * 0.8)
+
+
+@given(st.integers(0, 2**32), st.sampled_from(SIGNALS), st.floats(0.05, 0.4))
+@settings(max_examples=40, deadline=None)
+def test_it_is_what_walking_the_path_image_by_image_finds(
+    number: int, signal: Any, limit: float
+) -> None:
+    rng = np.random.default_rng(number)
+    logits, labels = network(rng, 150)
+    policy = calibrate(
+        logits, labels, program="litert/float32", limit=limit, confidence=0.6, signal=signal
+    )
+    fit, held_out = split_images(150, limit=limit, confidence=0.6)
+    temperatures = [fit_temperature(logits[exit, fit], labels[fit]) for exit in range(2)]
+    sure = np.stack(
+        [signal_values(probabilities(logits[s], temperatures[s]), signal) for s in range(2)]
+    )
+    path = candidate_path(sure[:, fit])
+    expected = 0
+    for candidate in range(1, len(path)):
+        log_wealth, best, total, squares, gone = 0.0, -math.inf, 0.0, 0.0, 0
+        for place, image in enumerate(held_out, start=1):
+            answer = logits[2, image].argmax()
+            for exit in (1, 0):
+                threshold = path.thresholds[candidate]
+                if path.enabled[candidate, exit] and sure[exit, image] >= threshold:
+                    answer = logits[exit, image].argmax()
+            gap = int(logits[2, image].argmax() == labels[image]) - int(answer == labels[image])
+            bet = min(
+                math.sqrt(2 * math.log(1 / 0.4) * place / (len(held_out) * (0.05 + squares))),
+                0.75 / (1 - limit),
+            )
+            log_wealth += math.log(1 - bet * (gap - limit))
+            best = max(best, log_wealth)
+            total += gap
+            squares += (gap - total / (place + 1)) ** 2
+            gone += gap
+        if best < math.log(1 / 0.4) or gone > limit * len(held_out):
+            break
+        expected = candidate
+    assert policy.enabled == (*path.enabled[expected], True)
+    assert all(
+        threshold == path.thresholds[expected]
+        for threshold, enabled in zip(policy.thresholds[:2], policy.enabled[:2], strict=True)
+        if enabled
+    )
 
 
 def test_a_stricter_limit_never_lets_more_out(rng: np.random.Generator) -> None:
@@ -253,6 +334,22 @@ def test_the_number_it_takes_is_enough(rng: np.random.Generator) -> None:
     total = math.ceil(caught.value.needed / 0.7) + 1
     policy = calibrate(logits[:, :total], labels[:total], program="litert/float32", limit=0.02)
     assert early_share(policy) > 0
+
+
+@pytest.mark.parametrize("images", [0, 1, 567])
+def test_images_can_be_counted_before_there_are_logits(images: int) -> None:
+    with pytest.raises(TooFewImagesError, match=r"at least 398 \(568 images in all\)"):
+        split_images(images, limit=0.01, confidence=0.95)
+    fit, held_out = split_images(568, limit=0.01, confidence=0.95, seed=2)
+    assert sorted([*fit, *held_out]) == list(range(568))
+
+
+@pytest.mark.parametrize(("limit", "confidence"), [(0.0, 0.95), (0.01, 1.0), (2.0, 0.5)])
+def test_a_promise_that_no_number_of_images_keeps_is_refused(
+    limit: float, confidence: float
+) -> None:
+    with pytest.raises(CalibrationError, match="above 0 and below 1"):
+        minimum_samples(limit, confidence)
 
 
 def test_no_images_at_all() -> None:

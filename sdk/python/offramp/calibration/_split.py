@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,17 +44,23 @@ def split_images(
         TooFewImagesError: So few images cannot certify the limit, whatever the network does.
     """
     check_fraction("fit_fraction", fit_fraction)
-    fitting = max(1, round(images * fit_fraction))
-    certifying = max(0, images - fitting)
+    certifying = max(0, images - _fitting(images, fit_fraction))
     needed = minimum_samples(limit, confidence)
     if certifying < needed:
+        enough = needed
+        while enough - _fitting(enough, fit_fraction) < needed:
+            enough += 1
         raise TooFewImagesError(
             f"got {images} images, which leaves {certifying} for the certificate; a drop of at "
-            f"most {limit:.3%} at {confidence:.1%} confidence takes at least {needed} (about "
-            f"{math.ceil(needed / (1.0 - fit_fraction))} images in all): give more images or "
+            f"most {limit:.3%} at {confidence:.1%} confidence takes at least {needed} ({enough} "
+            "images in all): give more images or "
             "raise the limit",
             got=certifying,
             needed=needed,
         )
     order = np.random.default_rng(seed).permutation(images)
-    return order[:fitting], order[fitting:]
+    return order[: images - certifying], order[images - certifying :]
+
+
+def _fitting(images: int, fit_fraction: float) -> int:
+    return max(1, round(images * fit_fraction))

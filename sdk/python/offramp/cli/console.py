@@ -83,17 +83,15 @@ def table(
     terminal = Console()
     if not terminal.is_terminal:
         terminal = Console(width=_PIPE_WIDTH)
-    result = Table(
-        box=SIMPLE_HEAD,
-        title=None if title is None else Text(title),
-        title_justify="left",
-        pad_edge=False,
-    )
+    result = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(columns):
         numeric = bool(cells) and all(_NUMBER.fullmatch(row[index]) for row in cells)
         result.add_column(Text(heading), justify="right" if numeric else "left", no_wrap=numeric)
     for row in cells:
         result.add_row(*(Text(cell) for cell in row))
+    if title is not None:
+        # Not the table's own title, which would be wrapped to the width of its columns.
+        terminal.print(Text(title))
     terminal.print(result)
 
 
