@@ -1,6 +1,5 @@
 """The commands that search: ``offramp search``, ``offramp demo``, ``offramp methods``."""
 
-
 from __future__ import annotations
 
 import os

@@ -58,7 +58,6 @@ def demo_settings(source: str, *, seed: int = 0, quick: bool = False) -> Setting
         trials=3,
         latency_runs=10,
         mean_share=0.9,
-        image_shape=(16, 16),
         train_images=600,
         search_images=100,
         calibration_images=600,

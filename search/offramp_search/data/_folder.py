@@ -11,6 +11,7 @@ from offramp_search.data._resize import own_shape
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from offramp.bundle import InputSpec
     from offramp.images import LabelledFolder
 

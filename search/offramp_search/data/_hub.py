@@ -12,8 +12,8 @@ from offramp_search.data._base import ImageSet, Source, SourceImages
 from offramp_search.data._resize import own_shape, stack
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["Hub", "Parquet"]
 

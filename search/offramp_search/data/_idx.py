@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from offramp.errors import DataError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -134,14 +134,19 @@ def certify(context: Context, bundle: Bundle) -> Bundle:
 
 
 def tradeoff(
-    context: Context, bundle: Bundle, program: str
+    context: Context, bundle: Bundle, program: str, last_exit_ms: float
 ) -> tuple[Bundle, tuple[tuple[float, float], ...]]:
-    """What other thresholds would give, on the calibration images: ``(mean_ms, accuracy)``."""
+    """What other thresholds would give, on the calibration images: ``(mean_ms, accuracy)``.
+
+    Stages are weighed as they were measured on their own, and together take ``last_exit_ms``, the
+    mean of whole predictions, so that the curve lies in the same plot as those.
+    """
     bundle, latencies = record_latency(bundle, program)
+    chain_ms = sum(latency.median_ms for latency in latencies)
     solutions = curve(
         _calibration_logits(context, bundle, program),
         context.splits.calibration.labels,
-        [latency.median_ms for latency in latencies],
+        [latency.median_ms * last_exit_ms / chain_ms for latency in latencies],
         temperatures=bundle.policy(program).temperatures,
     )
     return bundle, tuple((solution.mean_ms, solution.accuracy) for solution in solutions)

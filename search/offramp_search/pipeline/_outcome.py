@@ -99,7 +99,7 @@ class Outcome:
         found: The search's result.
         rows: One per program that runs here.
         curves: Per program the ``(mean_ms, accuracy)`` that other thresholds would give on the
-            calibration images, at the measured latency of the stages.
+            calibration images, at the measured latency.
     """
 
     static: Bundle

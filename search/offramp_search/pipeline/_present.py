@@ -14,23 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "as_figures", "plot_outcome", "table_rows"]
 
-COLUMNS = (
-    "program",
-    "network",
-    "test accuracy",
-    "mean ms",
-    "median ms",
-    "p90 ms",
-    "mean, static = 1",
-    "share of images per exit",
-)
+COLUMNS = ("program", "network", "accuracy", "mean ms", "median", "p90", "ratio", "exits")
+"""Accuracy on the test split; the ratio of the mean to the static network's; who left where."""
 
 
 def table_rows(outcome: Outcome) -> list[tuple[str, ...]]:
     """Cells for the columns: the static and the dynamic network of each program."""
     rows = []
     for row in outcome.rows:
-        shares = " / ".join(f"{share:.0%}" for share in row.exit_shares)
+        shares = "/".join(f"{100 * share:.0f}" for share in row.exit_shares)
         rows.append(_cells(row.program, "static", row.static, 1.0, "-"))
         rows.append(_cells(row.program, "dynamic", row.dynamic, row.mean_ratio, shares))
     return rows
@@ -103,16 +95,23 @@ def plot_outcome(outcome: Outcome, path: Path) -> None:
         point
         for row in outcome.rows
         for point in (
-            Point(f"static {row.program}", row.static.latency.mean_ms, row.static.accuracy, True),
-            Point(f"dynamic {row.program}", row.dynamic.latency.mean_ms, row.dynamic.accuracy),
+            _point(row.program, "static", row.static),
+            _point(row.program, "dynamic", row.dynamic),
         )
     ]
     plot_tradeoff(
         path,
         points,
-        curves={
-            f"{program}, other thresholds (calibration images)": curve
-            for program, curve in outcome.curves.items()
-        },
+        curves=outcome.curves,
         title="Early exits on this machine, one thread, one image at a time",
+    )
+
+
+def _point(program: str, network: str, measured: Measured) -> Point:
+    return Point(
+        f"{network} {program}",
+        measured.latency.mean_ms,
+        measured.accuracy,
+        group=program,
+        is_static=network == "static",
     )

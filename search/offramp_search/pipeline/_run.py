@@ -13,7 +13,7 @@ from offramp_search.pipeline._bundle_steps import (
     record_latency,
     tradeoff,
 )
-from offramp_search.pipeline._context import Context, load_splits
+from offramp_search.pipeline._context import Context, bind_data, load_splits
 from offramp_search.pipeline._outcome import Outcome, make_rows
 from offramp_search.pipeline._reporter import Reporter
 from offramp_search.pipeline._search_step import make_budget, search_architecture
@@ -44,12 +44,13 @@ def run_pipeline(
 
     Raises:
         DataError: The images cannot be used.
-        ResumeError: The folder holds a run with other settings.
+        ResumeError: The folder holds a run with other settings or on other images.
         InfeasibleBudgetError: No architecture keeps the budget.
     """
     reporter = reporter or Reporter()
     settings.bind(folder)
     splits = load_splits(settings, cache)
+    bind_data(splits, folder)
     context = Context(settings, folder, reporter, splits)
     reporter.say(
         f"data: {len(splits.train)} images to train, {len(splits.search)} to search, "
@@ -83,16 +84,19 @@ def run_pipeline(
     dynamic_bundle = certify(context, dynamic_bundle)
     with ExitStack() as classifiers:
         measured = measure_once(context, classifiers, static_bundle, dynamic_bundle)
+    rows = make_rows(measured, dynamic_bundle, programs)
     curves = {}
-    for program in programs:
-        dynamic_bundle, curves[program] = tradeoff(context, dynamic_bundle, program)
+    for row in rows:
+        dynamic_bundle, curves[row.program] = tradeoff(
+            context, dynamic_bundle, row.program, row.last_exit.latency.mean_ms
+        )
     return Outcome(
         static=static_bundle,
         dynamic=dynamic_bundle,
         budget=budget,
         static_latency=latency,
         found=found,
-        rows=make_rows(measured, dynamic_bundle, programs),
+        rows=rows,
         curves=curves,
     )
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings"]
 
+_NAMED = 3
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,11 @@ class Settings:
 def _difference(theirs: bytes, mine: bytes) -> str:
     try:
         old, new = msgspec.json.decode(theirs), msgspec.json.decode(mine)
-        changed = [key for key in new if old.get(key) != new[key]]
-        return ", ".join(f"{key} was {old.get(key)!r}" for key in changed) or "more of them"
+        changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
     except (msgspec.DecodeError, AttributeError):
         return "settings.json is damaged"
+    named = [
+        f"{key} was {old.get(key)!r}" if isinstance(new.get(key), str | int | float) else key
+        for key in changed[:_NAMED]
+    ]
+    return ", ".join([*named, "..."] if len(changed) > _NAMED else named)

@@ -109,8 +109,7 @@ def _train_once(
     last = history.epochs[-1]
     shares = ", ".join(f"{share:.1%}" for share in last.exit_accuracies)
     context.reporter.say(
-        f"{name}: {len(history.epochs)} epochs at {last.images_per_second:.0f} images/s, "
-        f"training accuracy {shares}"
+        f"{name}: trained at {last.images_per_second:.0f} images/s, training accuracy {shares}"
     )
 
 

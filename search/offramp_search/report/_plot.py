@@ -24,12 +24,14 @@ class Point:
         name: What the legend calls it.
         mean_ms: Mean latency per image, in milliseconds.
         accuracy: Between 0 and 1.
+        group: Points and curves of one group have one colour.
         is_static: A network without early exits.
     """
 
     name: str
     mean_ms: float
     accuracy: float
+    group: str = ""
     is_static: bool = False
 
 
@@ -45,7 +47,7 @@ def plot_tradeoff(
     Args:
         path: The file; its folder is made if need be.
         points: Static and dynamic networks.
-        curves: Per name the ``(mean_ms, accuracy)`` that other thresholds would give.
+        curves: Per group the ``(mean_ms, accuracy)`` that other thresholds would give.
         title: A line above the plot.
     """
     import matplotlib as mpl
@@ -55,21 +57,26 @@ def plot_tradeoff(
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     try:
+        colours: dict[str, str] = {}
         for name, curve in (curves or {}).items():
             ordered = sorted(curve)
+            colours.setdefault(name, f"C{len(colours)}")
             axes.plot(
                 [ms for ms, _ in ordered],
                 [100 * accuracy for _, accuracy in ordered],
                 linewidth=1.2,
                 alpha=0.7,
-                label=name,
+                color=colours[name],
+                label=f"{name}, other thresholds (calibration images)",
             )
         for point in points:
+            colours.setdefault(point.group, f"C{len(colours)}")
             axes.scatter(
                 point.mean_ms,
                 100 * point.accuracy,
                 marker="s" if point.is_static else "o",
                 s=45,
+                color=colours[point.group],
                 zorder=3,
                 label=point.name,
             )
