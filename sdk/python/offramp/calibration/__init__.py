@@ -3,11 +3,10 @@
 from offramp.calibration._betting import certifies, log_wealth, minimum_samples, smallest_limit
 from offramp.calibration._calibrate import calibrate
 from offramp.calibration._path import CandidatePath, candidate_path
-from offramp.calibration._split import FIT_FRACTION, split_images
+from offramp.calibration._split import split_images
 from offramp.calibration._temperature import fit_temperature
 
 __all__ = [
-    "FIT_FRACTION",
     "CandidatePath",
     "calibrate",
     "candidate_path",
