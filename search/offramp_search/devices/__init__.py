@@ -1,8 +1,9 @@
 """Devices, one module each, behind one interface, and the tables of what was measured on them."""
 
 from offramp_search.devices._base import Device
+from offramp_search.devices._file import record_table
 from offramp_search.devices._host import HostDevice
 from offramp_search.devices._recorded import RecordedDevice
 from offramp_search.devices._table import LatencyTable
 
-__all__ = ["Device", "HostDevice", "LatencyTable", "RecordedDevice"]
+__all__ = ["Device", "HostDevice", "LatencyTable", "RecordedDevice", "record_table"]

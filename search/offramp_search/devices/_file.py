@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Measured", "TableFile", "digest", "read_table", "write_table"]
+__all__ = ["Measured", "TableFile", "digest", "read_table", "record_table", "write_table"]
 
 Sample = Annotated[float, Meta(ge=0.0)]
 
@@ -65,6 +66,43 @@ def read_table(path: Path) -> TableFile:
         raise DeviceError(
             f"{path} is no latency table ({error}); restore the file, or delete it to measure anew"
         ) from error
+
+
+def record_table(
+    path: Path,
+    latencies: Mapping[str, Latency],
+    *,
+    device: Mapping[str, str],
+    precision: Literal["float32", "int8"] = "float32",
+    threads: int = 1,
+) -> Path:
+    """Write a latency table of figures that were measured some other way.
+
+    Args:
+        path: The file to write.
+        latencies: Block key -> what was measured; ``call`` is a call that does next to nothing.
+        device: The record of the device.
+        precision: The arithmetic of the blocks.
+        threads: Threads the runtime was given.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    blocks = {
+        key: Measured(
+            samples_ms=latency.samples_ms, warmup_runs=latency.warmup_runs, measured_at=now
+        )
+        for key, latency in latencies.items()
+    }
+    write_table(
+        path,
+        TableFile(
+            format_version=1,
+            device=dict(device),
+            precision=precision,
+            threads=threads,
+            blocks=blocks,
+        ),
+    )
+    return path
 
 
 def write_table(path: Path, table: TableFile) -> None:

@@ -9,10 +9,7 @@ from typing import IO, TYPE_CHECKING, final
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-
-# The interface of a journal's lock; Optuna exports only its two implementations.
-from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +42,7 @@ def open_study(journal: Path, sampler: BaseSampler) -> Iterator[Study]:
 
 
 @final
-class _Lock(BaseJournalFileLock):
+class _Lock(JournalFileOpenLock):  # the interface itself is not exported
     """Lets one process append at a time, and repairs what a killed one left.
 
     Optuna's own locks are files that outlive their owner: the next process waits half a minute for
@@ -53,6 +50,7 @@ class _Lock(BaseJournalFileLock):
     """
 
     def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal), grace_period=None)
         self._journal = journal
         self._held: IO[bytes] | None = None
 

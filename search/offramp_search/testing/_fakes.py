@@ -11,8 +11,9 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 from torch import Tensor, nn
 
+from offramp.latency import Latency
 from offramp_export.network import MultiStageNetwork
-from offramp_search.devices._file import Measured, TableFile, write_table
+from offramp_search.devices import record_table
 from offramp_search.evaluators import Evaluator, Outputs
 from offramp_search.spaces import Block, Space
 
@@ -146,20 +147,7 @@ def write_fake_table(path: Path, *, ms_per_channel: float = 0.1) -> Path:
         path: The file to write.
         ms_per_channel: What a channel costs, in milliseconds, above the call.
     """
-    blocks = {"call": _CALL_MS}
+    latencies = {"call": Latency((_CALL_MS,))}
     for width in range(1, 5):
-        blocks[_FakeBlock(width).key] = _CALL_MS + ms_per_channel * width
-    write_table(
-        path,
-        TableFile(
-            format_version=1,
-            device={"processor": "fake"},
-            precision="float32",
-            threads=1,
-            blocks={
-                key: Measured(samples_ms=(ms,), warmup_runs=0, measured_at="2026-01-01T00:00:00")
-                for key, ms in blocks.items()
-            },
-        ),
-    )
-    return path
+        latencies[_FakeBlock(width).key] = Latency((_CALL_MS + ms_per_channel * width,))
+    return record_table(path, latencies, device={"processor": "fake"})

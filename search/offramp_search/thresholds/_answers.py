@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["NEVER", "Answers", "Outcome"]
-
-NEVER = math.inf
-"""The threshold, inside this package, of an exit that is disabled."""
+__all__ = ["Answers", "Outcome"]
 
 
 @final
@@ -118,7 +115,7 @@ class Answers:
         return len(self.correct[0])
 
     def leave(self, thresholds: Sequence[float]) -> NDArray[np.int64]:
-        """The exit each image leaves at, by the exit rule; ``NEVER`` disables an exit.
+        """The exit each image leaves at, by the exit rule; ``inf`` disables an exit.
 
         Args:
             thresholds: One per exit but the last.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from offramp_search.thresholds._answers import NEVER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +63,7 @@ def refine(
 def _grid(signal: NDArray[np.float64]) -> list[float]:
     """Quantiles that are values of the signal itself, and the one that disables the exit."""
     quantiles = np.quantile(signal, np.linspace(0, 1, _GRID), method="higher")
-    return [*np.unique(quantiles).tolist(), NEVER]
+    return [*np.unique(quantiles).tolist(), math.inf]
 
 
 def _best_threshold(
@@ -78,7 +77,7 @@ def _best_threshold(
 
     Where no threshold of this exit keeps the limit, the images right are -1.
     """
-    alone = [*thresholds[:exit], NEVER, *thresholds[exit + 1 :]]
+    alone = [*thresholds[:exit], math.inf, *thresholds[exit + 1 :]]
     otherwise = answers.leave(alone)
     right = answers.right(otherwise)
     late_ms = answers.cumulative_ms[otherwise]
@@ -97,9 +96,9 @@ def _best_threshold(
     # These sums round; the caller compares with the limit once more, from counts.
     allowed = total_ms <= max_mean_ms * (1 + 1e-12) * answers.images
     if not allowed.any():
-        return -1, NEVER
+        return -1, math.inf
     ranked = np.where(allowed, correct, -1)
     top = np.flatnonzero(ranked == ranked.max())
     point = int(top[total_ms[top].argmin()])
-    threshold = NEVER if point == 0 else float(values[points[point] - 1])
+    threshold = math.inf if point == 0 else float(values[points[point] - 1])
     return int(correct[point]), threshold

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, final
 
 import numpy as np
-
-from offramp_search.thresholds._answers import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +42,7 @@ class Sweep:
     def per_exit(self, point: int, exits: int) -> tuple[float, ...]:
         """The thresholds of one point, one per exit but the last."""
         shared = float(self.thresholds[point])
-        return tuple(shared if exit in self.enabled else NEVER for exit in range(exits - 1))
+        return tuple(shared if exit in self.enabled else math.inf for exit in range(exits - 1))
 
 
 def subsets(exits: int) -> Iterator[tuple[int, ...]]:
@@ -92,7 +91,7 @@ def sweep(answers: Answers, enabled: tuple[int, ...]) -> Sweep:
     correct = np.concatenate(([0], np.cumsum(gained))) + int(answers.correct[last].sum())
     return Sweep(
         enabled=enabled,
-        thresholds=np.concatenate(([NEVER], values[ends - 1])),
+        thresholds=np.concatenate(([math.inf], values[ends - 1])),
         correct=correct[points],
         mean_ms=answers.mean_ms(np.cumsum(moves, axis=0)[points]),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 
 from offramp.errors import InfeasibleBudgetError
-from offramp_search.thresholds._answers import NEVER, Answers
+from offramp_search.thresholds._answers import Answers
 from offramp_search.thresholds._refine import refine as refine_thresholds
 from offramp_search.thresholds._shared import subsets, sweep
 
@@ -88,7 +88,7 @@ def solve(
             "raise the limit or make stage 0 smaller",
             smallest=smallest,
         )
-    starts = [(NEVER,) * (answers.exits - 1)]
+    starts = [(math.inf,) * (answers.exits - 1)]
     for enabled in subsets(answers.exits):
         swept = sweep(answers, enabled)
         allowed = np.flatnonzero(swept.mean_ms <= limit)
@@ -133,8 +133,8 @@ def curve(
         DataError: There is no image, or a logit or latency is not finite.
     """
     answers = Answers.of(logits, labels, stage_ms, signal, temperatures)
-    never = answers.outcome((NEVER,) * (answers.exits - 1))
-    points = [(never.mean_ms, -never.correct, (NEVER,) * (answers.exits - 1))]
+    never = answers.outcome((math.inf,) * (answers.exits - 1))
+    points = [(never.mean_ms, -never.correct, (math.inf,) * (answers.exits - 1))]
     for enabled in subsets(answers.exits):
         swept = sweep(answers, enabled)
         order = np.lexsort((-swept.correct, swept.mean_ms))
