@@ -162,6 +162,8 @@ class _Reader:
         operands: Sequence[Operand],
         shape: tuple[int, ...],
     ) -> Operand:
+        if hasattr(nn.ModuleDict, name):
+            name = f"{name}_"  # such as a layer that is called "values"
         self._names[name] += 1
         if self._names[name] > 1:
             name = f"{name}_{self._names[name]}"
@@ -277,13 +279,18 @@ class _Reader:
         return self._append(f"{node.name}_exit", node.path, rule, (source,), node.shape[:1]).node
 
     def _refuse_padding(self, readers: Sequence[Sequence[tuple[int, int]]]) -> None:
-        for node, reading in zip(self._nodes, readers, strict=True):
-            if isinstance(node.rule, PadRule) and any(node.rule.whole.padding[4:]):
-                rules = [self._nodes[index].rule for index, _ in reading]
-                if not all(
-                    isinstance(r, SumRule) and isinstance(r.operator, op.Add) for r in rules
-                ):
-                    raise Call("aten.pad.default", node.path, {}, ()).unsupported(
+        """Channels of zeros cost nothing where they are added to something, and only there."""
+        padded = {
+            index
+            for index, node in enumerate(self._nodes)
+            if isinstance(node.rule, PadRule) and any(node.rule.whole.padding[4:])
+        }
+        for index in padded:
+            for reader, _ in readers[index]:
+                node = self._nodes[reader]
+                added = isinstance(node.rule, SumRule) and isinstance(node.rule.operator, op.Add)
+                if not added or padded.issuperset(node.operands):
+                    raise Call("aten.pad.default", self._nodes[index].path, {}, ()).unsupported(
                         "channels of zeros may only be added to something"
                     )
 

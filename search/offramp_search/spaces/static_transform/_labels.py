@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-__all__ = ["channels_of", "counts", "earliest", "latest", "not_before", "read_at"]
+__all__ = [
+    "channels_of",
+    "counts",
+    "earliest",
+    "latest",
+    "not_before",
+    "read_at",
+    "stored_by",
+]
 
 _CACHED = 8192
 
@@ -25,6 +33,12 @@ def counts(labels: bytes, stages: int) -> tuple[int, ...]:
 def channels_of(labels: bytes, stage: int) -> tuple[int, ...]:
     """The channels that one stage computes, in order."""
     return tuple(channel for channel, label in enumerate(labels) if label == stage)
+
+
+@lru_cache(_CACHED)
+def stored_by(labels: bytes, stage: int) -> tuple[int, ...]:
+    """The channels that there are by the end of a stage, in the order they are stored."""
+    return tuple(c for earlier in range(stage + 1) for c in channels_of(labels, earlier))
 
 
 def latest(first: bytes, *others: bytes) -> bytes:

@@ -68,7 +68,7 @@ class MaskedNetwork(nn.Module):
                 continue
             everything = tuple(range(node.shape[0]))
             reads = tuple(tuple(range(graph.nodes[o].shape[0])) for o in node.operands)
-            operator = node.rule.piece(everything, reads)
+            operator = node.rule.at_once(everything, reads)
             module = nn.Identity() if operator is None else operator.module()
             state = node.rule.state()
             if state:

@@ -11,7 +11,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Add", "Concatenate", "Multiply", "Pad", "Scalar", "Select", "SpatialSlice"]
+__all__ = ["Add", "Concatenate", "Multiply", "Normalise", "Pad", "Scalar", "Select", "SpatialSlice"]
 
 
 @final
@@ -109,6 +109,27 @@ class Multiply(nn.Module):
         for other in others:
             first = first * other
         return first
+
+
+@final
+class Normalise(nn.Module):
+    """A scale and an offset per channel: what a ``Preprocess`` does to a channel-last image.
+
+    Args:
+        channels: Channels of the image.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.linspace(0.01, 0.02, channels).view(1, -1, 1, 1))
+        self.register_buffer("offset", torch.linspace(-2, -1, channels).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise an ``(images, channels, height, width)`` tensor."""
+        return x * self.scale + self.offset
 
 
 @final

@@ -11,7 +11,6 @@ from typing import TypeAlias, final
 import msgspec
 from torch import nn
 
-from offramp_export.network import Preprocess
 from offramp_search.spaces.static_transform import _modules as modules
 
 __all__ = [
@@ -253,8 +252,12 @@ class Normalise(msgspec.Struct, frozen=True, tag=True):
     """From the image as the app has it to what the base was trained on."""
 
     def module(self) -> nn.Module:
-        """A normalisation with ImageNet's numbers, which cost what any others cost."""
-        return Preprocess()
+        """A normalisation of channel-first images with numbers of no meaning.
+
+        Blocks take and return channel-first maps, which exporters make channel-last at the edges;
+        there it is what a stage's ``Preprocess`` is to a channel-last image.
+        """
+        return modules.Normalise(3)
 
 
 Operator: TypeAlias = (

@@ -142,7 +142,8 @@ class _Planner:
             tensor: Tensor | None = None
             wanted = node.rule.wanted(position, channels)
             if wanted is None:
-                tensor, wanted = self._all(operand), self._read(operand)
+                tensor = self._all(operand, self._stage)
+                wanted = _labels.stored_by(self._labels[operand], self._stage)
             elif wanted:
                 tensor = self._some(operand, wanted)
             reads.append(wanted)
@@ -157,23 +158,17 @@ class _Planner:
 
     def _exit(self) -> None:
         features = self._exits[self._stage]
-        read = self._read(features)
-        tensor = self._all(features)
+        read = _labels.stored_by(self._labels[features], self._stage)
+        tensor = self._all(features, self._stage)
         whole = self._graph.classifier.whole
         head = op.Linear(len(read), whole.outputs, whole.bias)
         output = Part(LOGITS, self._stage, self._stage)
         rows = tuple(range(whole.outputs))
         self._emit(Step("exit", head, (tensor,), output, rows, (read,)))
 
-    def _read(self, index: int) -> Channels:
-        """The channels of a node that there are by now, in the order they are stored."""
-        labels = self._labels[index]
-        stages = range(self._stage + 1)
-        return tuple(c for stage in stages for c in _labels.channels_of(labels, stage))
-
-    def _all(self, index: int) -> Tensor:
-        """All channels of a node that there are by now, as one tensor."""
-        there = [stage for stage in range(self._stage + 1) if stage in self._labels[index]]
+    def _all(self, index: int, last: int) -> Tensor:
+        """All channels of a node that there are by the end of a stage, as one tensor."""
+        there = [stage for stage in range(last + 1) if stage in self._labels[index]]
         if len(there) == 1:
             return self._resolve(Part(index, there[0], there[0]))
         whole = Part(index, there[0], there[-1])
@@ -184,11 +179,11 @@ class _Planner:
             (
                 n
                 for n in range(len(there) - 1, 1, -1)
-                if Part(index, there[0], there[n - 1]) in self.born
+                if whole._replace(last=there[n - 1]) in self.born
             ),
             1,
         )
-        parts = [Part(index, there[0], there[made - 1])]
+        parts = [whole._replace(last=there[made - 1])]
         parts += [Part(index, stage, stage) for stage in there[made:]]
         inputs = tuple(self._resolve(part) for part in parts)
         name = f"{self._graph.nodes[index].name}_joined"
@@ -206,6 +201,9 @@ class _Planner:
     def _some(self, index: int, wanted: Channels) -> Tensor | None:
         """Channels of a node in the order wanted, or ``None`` if they are zeros."""
         labels = self._labels[index]
+        if wanted == _labels.channels_of(labels, self._stage):
+            part = Part(index, self._stage, self._stage)
+            return None if self._zeros(part) else self._resolve(part)
         present = sorted({labels[channel] for channel in wanted})
         part = Part(index, present[0], present[-1])
         if len(present) == 1:
@@ -214,7 +212,8 @@ class _Planner:
                 return None if self._zeros(part) else self._resolve(part)
             source: Tensor = self._resolve(part)
         else:
-            stored, source = self._read(index), self._all(index)
+            stored = _labels.stored_by(labels, present[-1])
+            source = self._all(index, present[-1])
             if stored == wanted:
                 return source
         selected = Selected(index, wanted)

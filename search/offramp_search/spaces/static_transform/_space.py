@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, final
 
+import numpy as np
 import torch
 from optuna.distributions import CategoricalDistribution
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from offramp_search.spaces._base import Architecture
 
 __all__ = ["StaticTransform"]
+
+_REMEMBERED = 4096
+"""Labellings kept: cost, refusal, blocks and build ask for the same one in turn."""
 
 
 @final
@@ -73,7 +76,7 @@ class StaticTransform(Space):
         self._units = find_units(self._graph, groups=groups, stages=num_stages)
         self._by_name = {unit.name: unit for unit in self._units}
         self._base: MaskedNetwork | None = None
-        self._label_choices = lru_cache(4096)(self._label_uncached)
+        self._labellings: dict[tuple[str, ...], Labelling] = {}
 
     @property
     def num_stages(self) -> int:
@@ -95,7 +98,7 @@ class StaticTransform(Space):
     def build(
         self, architecture: Architecture, weights: MaskedNetwork | None = None
     ) -> MultiStageNetwork:
-        """A new network of ordinary layers.
+        """A new network of ordinary layers, in evaluation mode.
 
         Args:
             architecture: The decisions.
@@ -113,7 +116,7 @@ class StaticTransform(Space):
             with torch.no_grad():
                 self._load(stage, plan, source, index, labelling)
             stages.append(stage)
-        return MultiStageNetwork(stages).train(source.training)
+        return MultiStageNetwork(stages).eval()
 
     def masked(self) -> MaskedNetwork:
         """A new network of shared weights, the base's, that answers as any architecture."""
@@ -165,17 +168,22 @@ class StaticTransform(Space):
                 by its end, rising, such as ``(0.5,)`` or ``(0.25, 0.5)``.
 
         Raises:
-            ValueError: The shares are not rising parts, one for each stage but the last.
+            ValueError: The shares are not rising parts, one for each stage but the last, or there
+                are fewer units than stages.
         """
         self._check_shares(shares)
-        spent = {unit.name: self._whole_cost(unit.nodes) for unit in self._units}
-        total, so_far = sum(spent.values()), 0
+        spent = np.cumsum([self._whole_cost(unit.nodes) for unit in self._units])
+        units, stages = len(self._units), self._num_stages
+        if units < stages:
+            raise ValueError(f"{units} units cannot lie whole in {stages} stages")
+        ends = [0]
+        for stage, share in enumerate(shares, start=1):
+            # Every stage gets a unit at least.
+            possible = range(ends[-1] + 1, units - (stages - stage) + 1)
+            ends.append(min(possible, key=lambda end, s=share: abs(spent[end - 1] / spent[-1] - s)))  # type: ignore[misc]
         architecture = {}
-        for unit in self._units:
-            # A unit belongs to the stage in which the middle of its work falls.
-            middle = (so_far + spent[unit.name] / 2) / total
-            stage = sum(1 for share in shares if middle > share)
-            so_far += spent[unit.name]
+        for index, unit in enumerate(self._units):
+            stage = sum(1 for end in ends[1:] if index >= end)
             architecture[unit.name] = next(
                 choice for choice, labels in unit.labels.items() if set(labels) == {stage}
             )
@@ -207,9 +215,15 @@ class StaticTransform(Space):
                 f"an architecture needs exactly the decisions of its space; missing: {missing}, "
                 f"unknown: {unknown}"
             )
-        return self._label_choices(tuple(str(architecture[name]) for name in self._by_name))
+        choices = tuple(str(architecture[name]) for name in self._by_name)
+        found = self._labellings.get(choices)
+        if found is None:
+            if len(self._labellings) >= _REMEMBERED:
+                self._labellings.clear()
+            found = self._labellings[choices] = self._label_choices(choices)
+        return found
 
-    def _label_uncached(self, choices: tuple[str, ...]) -> Labelling:
+    def _label_choices(self, choices: tuple[str, ...]) -> Labelling:
         decided: dict[int, bytes] = {}
         for unit, choice in zip(self._units, choices, strict=True):
             labels = unit.labels.get(choice)
@@ -256,7 +270,7 @@ class StaticTransform(Space):
 
     def _shape(self, tensor: _plan.Tensor, labelling: Labelling) -> tuple[int, ...]:
         if tensor == _plan.RAW_IMAGE:
-            return (1, *self._image_shape, 3)
+            return (1, 3, *self._image_shape)
         if tensor.node == _plan.LOGITS:
             return (1, self._graph.classes)
         if isinstance(tensor, _plan.Selected):

@@ -70,6 +70,10 @@ class Rule(ABC):
             reads: For every operand the channels that are given, in the order they are given.
         """
 
+    def at_once(self, channels: Channels, reads: tuple[Channels, ...]) -> Operator | None:
+        """What computes all output channels from all channels of the operands."""
+        return self.piece(channels, reads)
+
     def align(self, labels: bytes) -> bytes:
         """Labels with channels that can only be computed together brought together."""
         return labels

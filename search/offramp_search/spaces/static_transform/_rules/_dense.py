@@ -158,6 +158,8 @@ class GroupedRule(Rule):
 
     def wanted(self, operand: int, channels: Channels) -> Channels:
         """The inputs of the groups."""
+        if self.grain == 1 and self.keeps:
+            return channels
         groups = [channel // self._outputs for channel in channels[:: self._outputs]]
         return tuple(
             channel

@@ -124,6 +124,10 @@ class ChannelSliceRule(Rule):
         """Nothing to do: what is wanted is given."""
         return
 
+    def at_once(self, channels: Channels, reads: tuple[Channels, ...]) -> op.Operator:
+        """The slice."""
+        return op.Select(((self.start, self.size),))
+
 
 @final
 @dataclass(frozen=True)
@@ -217,6 +221,7 @@ def _read_padding(call: Call) -> Reading:
     "aten.reshape.default",
     "aten.squeeze.default",
     "aten.squeeze.dims",
+    "aten.unflatten.int",
     "aten.unsqueeze.default",
 )
 def _read_reshape(call: Call) -> Reading:
