@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -54,7 +55,7 @@ def run() -> None:
         sys.exit(130)
     except (OfframpError, OSError) as error:
         if os.environ.get("OFFRAMP_DEBUG", "") not in {"", "0"}:
-            raise
+            traceback.print_exc()
         sys.stderr.write(f"offramp: {error}\n")
         sys.exit(2 if isinstance(error, (ValueError, ImportError)) else 1)
 
