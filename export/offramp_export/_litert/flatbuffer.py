@@ -8,6 +8,7 @@ pooling head behind a channel-last carry keeps a transpose that its mean does no
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -126,25 +127,35 @@ def join_carries(data: bytes, names: Sequence[str]) -> bytes:
         for source, entry in zip(produced, sorted(after.inputs, key=edge_number), strict=True):
             origin = model.subgraphs[before.subgraphIndex].tensors[source.tensorIndex]
             tensor = graph.tensors[entry.tensorIndex]
-            if entry.tensorIndex not in read or _nearly_equal(origin, tensor):
+            if entry.tensorIndex not in read:
                 tensor.type, tensor.quantization = origin.type, origin.quantization
+                changed = True
+            elif _nearly_equal(origin, tensor):
+                # Poolings and copies demand the very scale of their input, so all tensors that
+                # have it change together.
+                for other in [other for other in graph.tensors if _equal(other, tensor)]:
+                    other.quantization = copy.deepcopy(origin.quantization)
                 changed = True
     return write_model(model) if changed else data
 
 
+def _scale(tensor: Any) -> tuple[float, int] | None:
+    """Scale and zero point of a tensor that has one of each."""
+    stored = tensor.quantization
+    if stored is None or stored.scale is None or len(stored.scale) != 1:
+        return None
+    return float(stored.scale[0]), int(stored.zeroPoint[0])
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return one.type == other.type and _scale(one) == _scale(other)
+
+
 def _nearly_equal(one: Any, other: Any) -> bool:
-    if one.type != other.type or one.quantization is None or other.quantization is None:
+    ours, theirs = _scale(one), _scale(other)
+    if one.type != other.type or ours is None or theirs is None or ours[1] != theirs[1]:
         return False
-    scales, zero_points = (
-        [getattr(tensor.quantization, key) for tensor in (one, other)]
-        for key in ("scale", "zeroPoint")
-    )
-    if any(value is None or len(value) != 1 for value in (*scales, *zero_points)):
-        return False
-    return bool(
-        zero_points[0][0] == zero_points[1][0]
-        and 0 < abs(scales[0][0] - scales[1][0]) <= _ROUNDING * scales[0][0]
-    )
+    return 0 < abs(ours[0] - theirs[0]) <= _ROUNDING * ours[0]
 
 
 def edge_number(entry: Any) -> int:

@@ -1,6 +1,6 @@
 """One signature that computes many things apart, made into many signatures.
 
-The converter takes about a second per signature whatever is in it, and next to nothing per operator;
+The converter takes about a second per signature whatever is in it, and far less per operator;
 hundreds of small modules are therefore converted as one and taken apart in the file.
 """
 

@@ -14,6 +14,7 @@ from offramp_export._edges import channel_last, run_stages
 from offramp_export._litert.channel_last import ChannelLast
 from offramp_export._litert.convert import Signature, convert_signatures
 from offramp_export._litert.flatbuffer import read_stages
+from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.quantize import quantize_stages
 from offramp_export._quiet import quiet
 from offramp_export.targets._base import ConvertedProgram, Target
@@ -67,6 +68,9 @@ class LiteRT(Target):
     ) -> ConvertedProgram:
         """Convert all stages into one file; see ``Target.convert``."""
         names = [f"stage_{index}" for index in range(len(stages))]
+        if self.precision == "int8":
+            chosen = _choose(calibration_images)
+            stages = [quantizable_preprocess(stages[0]), *stages[1:]]
         signatures = {}
         for index, (name, stage, shapes) in enumerate(zip(names, stages, carries, strict=True)):
             edges = [shape if index == 0 else channel_last(shape) for shape in shapes]
@@ -76,7 +80,6 @@ class LiteRT(Target):
         program = convert_signatures(signatures)
         exporter = {name: version(name) for name in ("litert-torch", "torch")}
         if self.precision == "int8":
-            chosen = _choose(calibration_images)
             program = quantize_stages(program, _samples(names, stages, chosen))
             exporter["ai-edge-quantizer"] = version("ai-edge-quantizer")
         return ConvertedProgram(

@@ -1,0 +1,38 @@
+"""All targets pass the same suite, on their real converters and runtimes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from offramp_export.targets import CoreML, ExecuTorch, LiteRT, Target
+from offramp_export.testing import TargetCase, TargetContract
+
+
+@cache
+def _case(target: Target) -> TargetCase:
+    return TargetCase.make(target)
+
+
+class TestLiteRTFloat32(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(LiteRT())
+
+
+class TestLiteRTInt8(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(LiteRT("int8"))
+
+
+class TestExecuTorch(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(ExecuTorch())
+
+
+class TestCoreML(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(CoreML())
+
+
+class TestCoreMLInParts(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(CoreML("iOS16"))
