@@ -1,0 +1,144 @@
+"""What `predict` costs over the bare runs of its stages.
+
+A three-stage ResNet-20 (depth exits, 32×32 images, float32, random weights) is exported to
+LiteRT. In every round one image goes through `DynamicClassifier.predict` to the last exit, and
+each stage is then run on its own on prepared buffers, with nothing around it but the clock. The
+overhead is the ratio of the medians: `predict` over the sum of the bare stage runs.
+
+    .venv/bin/python benchmarks/runtime_overhead.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ai_edge_litert.compiled_model import (
+    CompiledModel,
+    CpuOptions,
+    HardwareAccelerator,
+    Options,
+)
+
+from offramp import DynamicClassifier
+from offramp.latency import Latency
+from offramp_export import export
+from offramp_export.targets import LiteRT
+from offramp_search.bases import load_base
+from offramp_search.report import Claim, write_result
+from offramp_search.spaces import StaticTransform
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from offramp.bundle import Bundle
+
+GOAL_PERCENT = 5.0
+RESULT = Path(__file__).parent / "results" / "runtime_overhead.json"
+
+
+def make_bundle(folder: Path, seed: int) -> Bundle:
+    """Export a three-stage ResNet-20 with random weights."""
+    torch.manual_seed(seed)
+    base = load_base("resnet20", num_classes=10, image_shape=(32, 32))
+    space = StaticTransform(
+        base.module, image_shape=(32, 32), preprocess=base.preprocess, num_stages=3
+    )
+    images = np.random.default_rng(seed).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    network = space.build(space.depth_architecture((1 / 3, 2 / 3)))
+    result = export(
+        list(network.stages),
+        images,
+        [LiteRT("float32")],
+        path=folder / "bundle",
+        labels=[str(index) for index in range(10)],
+    )
+    return result.bundle
+
+
+class BareStages:
+    """The stages of a LiteRT program on chained buffers, with nothing of the SDK in between."""
+
+    def __init__(self, program: bytes, num_stages: int, image: NDArray[np.uint8]) -> None:
+        self._model = CompiledModel.from_buffer(
+            program,
+            options=Options(
+                hardware_accelerators=HardwareAccelerator.CPU,
+                cpu_options=CpuOptions(num_threads=1),
+            ),
+        )
+        self._calls: list[tuple[int, list[Any], list[Any]]] = []
+        carry: list[Any] = []
+        for stage in range(num_stages):
+            index = self._model.get_signature_index(f"stage_{stage}")
+            inputs = carry or self._model.create_input_buffers(index)
+            outputs = self._model.create_output_buffers(index)
+            self._calls.append((index, inputs, outputs))
+            carry = outputs[1:]
+        self._calls[0][1][0].write(image.astype(np.float32)[None])
+
+    def time_ms(self) -> list[float]:
+        """Wall-clock time of each stage, one after the other, in milliseconds."""
+        times = []
+        for index, inputs, outputs in self._calls:
+            start_ns = time.perf_counter_ns()
+            self._model.run_by_index(index, inputs, outputs)
+            times.append((time.perf_counter_ns() - start_ns) / 1e6)
+        return times
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--warmup-rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--result", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+
+    image = np.random.default_rng(arguments.seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    predict_ms, bare_ms = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = make_bundle(Path(folder), arguments.seed)
+        num_stages = len(bundle.manifest.stages)
+        bare = BareStages(bundle.read(bundle.program().files[0]), num_stages, image)
+        with DynamicClassifier.load(bundle.path, policy="last") as classifier:
+            for _ in range(arguments.warmup_rounds + arguments.rounds):
+                start_ns = time.perf_counter_ns()
+                classifier.predict(image)
+                predict_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+                bare_ms.append(sum(bare.time_ms()))
+    predict = Latency(tuple(predict_ms[arguments.warmup_rounds :]))
+    stages = Latency(tuple(bare_ms[arguments.warmup_rounds :]))
+    overhead_percent = 100 * (predict.median_ms / stages.median_ms - 1)
+    print(f"predict     median {predict.median_ms:.3f} ms   p90 {predict.p90_ms:.3f} ms")
+    print(f"bare stages median {stages.median_ms:.3f} ms   p90 {stages.p90_ms:.3f} ms")
+    print(f"overhead    {overhead_percent:.2f} % (goal: at most {GOAL_PERCENT} %)")
+    write_result(
+        arguments.result,
+        claims=[
+            Claim(
+                "percent that predict to the last exit costs over the sum of its bare stage runs",
+                overhead_percent,
+                GOAL_PERCENT,
+                overhead_percent <= GOAL_PERCENT,
+            )
+        ],
+        figures={
+            "rounds": arguments.rounds,
+            "predict_ms": {"median": predict.median_ms, "p90": predict.p90_ms},
+            "bare_stages_ms": {"median": stages.median_ms, "p90": stages.p90_ms},
+            "predict_over_bare_p90": predict.p90_ms / stages.p90_ms,
+            "predict_samples_ms": predict_ms[arguments.warmup_rounds :],
+            "bare_stages_samples_ms": bare_ms[arguments.warmup_rounds :],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
