@@ -80,6 +80,11 @@ def trace_edges(stages: Sequence[nn.Module], height: int, width: int) -> Edges:
                 "every exit must answer with the same classes"
             )
         if index < len(stages) - 1:
+            if not carry:
+                raise ExportError(
+                    f"stage {index} hands on nothing, but is not the last; expected "
+                    "(logits, *carry) with at least one tensor for the next stage"
+                )
             carries.append(_shapes(carry))
     if carry:
         raise ExportError(
