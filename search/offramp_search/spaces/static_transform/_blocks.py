@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
 import msgspec
 from torch import Tensor, nn
 
 from offramp_search.spaces._base import Block
+from offramp_search.spaces.static_transform import _modules as modules
 from offramp_search.spaces.static_transform import _operators as op
 
 if TYPE_CHECKING:
@@ -68,9 +69,17 @@ class OperatorBlock(Block):
         return f"OperatorBlock({self._key!r})"
 
 
+_Moving: TypeAlias = modules.Concatenate | modules.Select | modules.SpatialSlice | modules.Pad
+
+
 @final
 class _BlockModule(nn.Module):
-    """Runs a block's steps one after the other."""
+    """Runs a block's steps one after the other.
+
+    Operators that only move channels or pixels are spelled channel-last. In a stage such an
+    operator lies between convolutions and takes their layout; alone at the edge of a block the
+    converter would leave it channel-first, between transposes that the stage does not have.
+    """
 
     def __init__(self, content: _Content) -> None:
         super().__init__()
@@ -81,7 +90,12 @@ class _BlockModule(nn.Module):
         """Return what the last step computes."""
         values = list(inputs)
         for module, slots in zip(self.steps, self._inputs, strict=True):
-            values.append(module(*(values[slot] for slot in slots)))
+            read = [values[slot] for slot in slots]
+            if isinstance(module, _Moving) and read[0].ndim == 4:
+                moved = module.channel_last(*(x.permute(0, 2, 3, 1) for x in read))
+                values.append(moved.permute(0, 3, 1, 2))
+            else:
+                values.append(module(*read))
         return values[-1]
 
 

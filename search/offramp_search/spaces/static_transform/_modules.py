@@ -1,4 +1,8 @@
-"""Operators of a stage that torch has no module for."""
+"""Operators of a stage that torch has no module for.
+
+Those that move channels or pixels also have ``channel_last``, which does the same to
+``(images, height, width, channels)`` maps.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,10 @@ class Concatenate(nn.Module):
         """Join ``(images, channels, ...)`` tensors."""
         return torch.cat(tensors, dim=1)
 
+    def channel_last(self, *tensors: Tensor) -> Tensor:
+        """Join ``(images, height, width, channels)`` tensors."""
+        return torch.cat(tensors, dim=3)
+
 
 @final
 class Select(nn.Module):
@@ -39,6 +47,11 @@ class Select(nn.Module):
         """Keep the ranges of an ``(images, channels, ...)`` tensor."""
         parts = [x[:, start : start + length] for start, length in self.ranges]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def channel_last(self, x: Tensor) -> Tensor:
+        """Keep the ranges of an ``(images, height, width, channels)`` tensor."""
+        parts = [x[..., start : start + length] for start, length in self.ranges]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
 
     def extra_repr(self) -> str:
         """The ranges."""
@@ -62,6 +75,10 @@ class SpatialSlice(nn.Module):
         """Slice an ``(images, channels, height, width)`` tensor."""
         return x[:, :, self.rows, self.columns]
 
+    def channel_last(self, x: Tensor) -> Tensor:
+        """Slice an ``(images, height, width, channels)`` tensor."""
+        return x[:, self.rows, self.columns]
+
     def extra_repr(self) -> str:
         """The slices."""
         return f"{self.rows}, {self.columns}"
@@ -83,6 +100,10 @@ class Pad(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pad an ``(images, channels, height, width)`` tensor."""
         return functional.pad(x, self.padding, value=self.value)
+
+    def channel_last(self, x: Tensor) -> Tensor:
+        """Pad an ``(images, height, width, channels)`` tensor."""
+        return functional.pad(x, [*self.padding[4:], *self.padding[:4]], value=self.value)
 
     def extra_repr(self) -> str:
         """The padding."""

@@ -1,0 +1,76 @@
+"""What the static transform builds goes through the real converter and the real runtime."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from offramp_export import export
+from offramp_export.blocks import convert_blocks
+from offramp_export.targets import LiteRT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from offramp_search.spaces import Architecture, StaticTransform
+
+pytest.importorskip("litert_torch")
+
+
+def _operators(program: bytes) -> Counter[str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(program), 0))
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in model.operatorCodes]
+    return Counter(names[codes[o.opcodeIndex]] for g in model.subgraphs for o in g.operators)
+
+
+@pytest.mark.parametrize("name", ["vgg_small", "mobilenet"])
+def test_stages_convert_and_agree(
+    name: str,
+    make_space: Callable[..., StaticTransform],
+    draw: Callable[[StaticTransform, np.random.Generator], Architecture],
+    rng: np.random.Generator,
+    tmp_path: Path,
+) -> None:
+    space = make_space(name, 2)
+    network = space.build(draw(space, rng))
+    images = rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    # The export itself compares every exit with torch, and raises where they differ.
+    result = export(
+        list(network.stages),
+        images,
+        [LiteRT()],
+        path=tmp_path / "bundle",
+        labels=[str(i) for i in range(7)],
+    )
+    (file,) = (result.bundle.path / "litert").glob("*.tflite")
+    operators = _operators(file.read_bytes())
+    assert operators["CONV_2D"] > 0
+    assert not {"GATHER", "GATHER_ND", "SELECT", "SELECT_V2"} & operators.keys()
+
+
+def test_blocks_convert_without_transposes(make_space: Callable[..., StaticTransform]) -> None:
+    space = make_space("resnet20", 2)
+    found = {
+        block.key: block
+        for stage in space.blocks(space.width_architecture([0.5]))
+        for block in stage
+    }
+    kinds = {"SpatialSlice": 0, "Concatenate": 0}
+    chosen = {}
+    for index, (key, block) in enumerate(found.items()):
+        for kind in kinds:
+            if f'"{kind}"' in key and not kinds[kind]:
+                kinds[kind] = 1
+                chosen[f"block_{index}"] = (block.module(), block.input_shapes)
+    assert all(kinds.values())
+    operators = _operators(convert_blocks(chosen, precision="float32"))
+    assert operators["CONCATENATION"] > 0
+    assert operators["STRIDED_SLICE"] > 0
+    assert operators["TRANSPOSE"] == 0
