@@ -17,7 +17,7 @@ from offramp_search.devices._recorded import RecordedDevice
 from offramp_search.spaces import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     from offramp_search.devices._base import Device
@@ -133,6 +133,10 @@ class LatencyTable:
                 f"the latency table {self._path} has no block {key!r}; call require() with it"
             ) from None
 
+    def knows(self, blocks: Iterable[Block]) -> bool:
+        """Whether ``predict`` needs nothing measured."""
+        return {_CALL.key, *(block.key for block in blocks)} <= self._content.blocks.keys()
+
     def require(
         self, blocks: Iterable[Block], progress: Callable[[int, int], None] | None = None
     ) -> None:
@@ -163,7 +167,7 @@ class LatencyTable:
                 if progress is not None:
                     progress(start + len(some), len(absent))
 
-    def predict(self, stages: Sequence[Iterable[Block]]) -> tuple[PredictedLatency, ...]:
+    def predict(self, stages: Sequence[Collection[Block]]) -> tuple[PredictedLatency, ...]:
         """The latency that each stage adds: one call, and the bare work of its blocks.
 
         Args:
@@ -172,17 +176,31 @@ class LatencyTable:
         Raises:
             DeviceError: A block is not in the table.
         """
-        call_ms = self.latency(_CALL.key).median_ms
+        self.latency(_CALL.key)
+        for block in (block for blocks in stages for block in blocks):
+            self.latency(block.key)
         return tuple(
-            PredictedLatency(
-                ms=call_ms
-                + math.fsum(
-                    max(0.0, self.latency(block.key).median_ms - call_ms) for block in blocks
-                ),
-                source=self._path.name,
+            PredictedLatency(ms=ms, source=self._path.name) for ms in self.lower_bounds_ms(stages)
+        )
+
+    def lower_bounds_ms(self, stages: Sequence[Collection[Block]]) -> tuple[float, ...]:
+        """What ``predict`` would say if blocks that are not in the table took no time."""
+        known = self._content.blocks
+        if _CALL.key not in known:
+            return (0.0,) * len(stages)
+        call_ms = self._median_ms(_CALL.key)
+        return tuple(
+            call_ms
+            + math.fsum(
+                max(0.0, self._median_ms(block.key) - call_ms)
+                for block in blocks
+                if block.key in known
             )
             for blocks in stages
         )
+
+    def _median_ms(self, key: str) -> float:
+        return self._content.blocks[key].latency().median_ms
 
     def _load(self) -> None:
         if not self._path.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
@@ -13,11 +13,11 @@ from offramp_search._locks import exclusive
 from offramp_search.engine._journal import open_study
 from offramp_search.engine._result import SearchProgress, SearchResult, write_result
 from offramp_search.engine._settings import check_settings, settings_of
-from offramp_search.engine._trial import REFUSAL, SIZE_BYTES, STAGE_MS, result_of, try_out
+from offramp_search.engine._trial import BOUND_MS, REFUSAL, SIZE_BYTES, STAGE_MS, result_of, try_out
 from offramp_search.engine._workers import claim, is_orphan, working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from optuna.samplers import BaseSampler
@@ -180,27 +180,31 @@ def _result(known: Sequence[FrozenTrial], budget: Budget, seed: int) -> SearchRe
 
 def _infeasible(known: Sequence[FrozenTrial], budget: Budget) -> InfeasibleBudgetError:
     """Which limit nobody kept, and the smallest value found for it."""
-    sizes = [trial.user_attrs[SIZE_BYTES] for trial in known if SIZE_BYTES in trial.user_attrs]
-    timed = [trial.user_attrs[STAGE_MS] for trial in known if STAGE_MS in trial.user_attrs]
+    sizes = _attributes(known, SIZE_BYTES)
+    timed = _attributes(known, STAGE_MS)
+    # If nothing was worth measuring to the end, the blocks that are known say how long at least.
+    least = "" if timed else "at least "
+    timed = timed or _attributes(known, BOUND_MS)
     found = (
-        ("size_bytes", budget.size_bytes, sizes, "bytes", "parameters"),
-        ("worst_ms", budget.worst_ms, [math.fsum(ms) for ms in timed], "ms", "all stages"),
-        ("mean_ms", budget.mean_ms, [ms[0] for ms in timed], "ms", "stage 0 alone"),
+        ("size_bytes", budget.size_bytes, sizes, "bytes", "", "the parameters"),
+        ("worst_ms", budget.worst_ms, [math.fsum(ms) for ms in timed], "ms", least, "all stages"),
+        ("mean_ms", budget.mean_ms, [ms[0] for ms in timed], "ms", least, "stage 0 alone"),
     )
     tried = f"none of {len(known)} proposals keeps the budget"
-    for name, limit, values, unit, what in found:
+    for name, limit, values, unit, bound, what in found:
         if limit is not None and values and min(values) > limit:
             smallest = float(min(values))
             return InfeasibleBudgetError(
-                f"{tried}: the smallest {name} found is {smallest:.6g} {unit} ({what}), the limit "
-                f"is {limit:.6g} {unit}; raise it, or search a space with smaller networks",
+                f"{tried}: the smallest {name} found is {bound}{smallest:.6g} {unit} ({what}), the "
+                f"limit is {limit:.6g} {unit}; raise it, or search a space with smaller networks",
                 smallest=smallest,
             )
-    last = next(
-        (trial.user_attrs[REFUSAL] for trial in reversed(known) if REFUSAL in trial.user_attrs),
-        "every trial failed",
-    )
+    last = next(iter(_attributes(reversed(known), REFUSAL)), "every trial failed")
     return InfeasibleBudgetError(
         f"{tried}; the last was refused because: {last}; raise the limits, or search another space",
         smallest=math.inf,
     )
+
+
+def _attributes(known: Iterable[FrozenTrial], name: str) -> list[Any]:
+    return [trial.user_attrs[name] for trial in known if name in trial.user_attrs]

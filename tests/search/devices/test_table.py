@@ -139,6 +139,10 @@ def test_a_prediction_is_one_call_and_the_bare_work(tmp_path: Path) -> None:
     stages = table.predict([[two, three], [call], []])
     assert [stage.ms for stage in stages] == pytest.approx([0.01 + 0.2 + 0.3, 0.01, 0.01])
     assert {stage.source for stage in stages} == {"table.json"}
+    unknown = Linear("linear 9")
+    assert table.lower_bounds_ms([[two, unknown], [unknown]]) == pytest.approx([0.21, 0.01])
+    assert table.knows([two, three])
+    assert not table.knows([two, unknown])
     with pytest.raises(DeviceError, match=r"has no block 'linear 9'; call require\(\)"):
         table.predict([[Linear("linear 9")]])
     with pytest.raises(DeviceError, match="lacks 1 blocks, 'linear 9' among them"):

@@ -268,3 +268,19 @@ def test_blocks_that_a_recorded_table_lacks_are_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(DeviceError, match="lacks 1 blocks, 'linear 3'"):
         run(tmp_path / "run", LatencyTable.recorded(path))
+
+
+def test_what_is_too_slow_already_is_not_measured(tmp_path: Path) -> None:
+    path = write_fake_table(tmp_path / "table.json")
+    content = json.loads(path.read_text())
+    del content["blocks"]["linear 3"]
+    path.write_text(json.dumps(content))
+    # Half of the time stage 0 holds a width that is known; that alone is too slow.
+    with pytest.raises(InfeasibleBudgetError, match="found is at least 0"):
+        run(
+            tmp_path / "run",
+            LatencyTable.recorded(path),
+            space=FakeSpace(units=8),
+            budget=Budget(mean_ms=0.05),
+            max_refusals=30,
+        )
