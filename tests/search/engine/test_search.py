@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from optuna.samplers import NSGAIISampler, TPESampler
 
 from offramp.errors import DeviceError, InfeasibleBudgetError, ResumeError, TrainingError
 from offramp_search.budget import Budget
 from offramp_search.devices import LatencyTable
 from offramp_search.engine import SearchProgress, SearchResult, read_result, search
 from offramp_search.evaluators import Evaluator, Outputs
-from offramp_search.samplers import RandomSampler, ReinforceSampler
+from offramp_search.samplers import RandomSampler, ReinforceSampler, ReseededSampler
 from offramp_search.testing import FakeEvaluator, FakeSpace, write_fake_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from optuna.samplers import BaseSampler
+
     from offramp_search.spaces import Architecture
 
 BUDGET = Budget(mean_ms=1.2)
@@ -95,6 +100,21 @@ def test_a_longer_search_continues_a_shorter_one(tmp_path: Path, table: LatencyT
     evaluator = FakeEvaluator()
     assert run(tmp_path / "resumed", table, trials=20, evaluator=evaluator) == straight
     assert len(evaluator.evaluated) <= 13
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: TPESampler(seed=seed, n_startup_trials=4),
+        lambda seed: NSGAIISampler(seed=seed, population_size=4),
+    ],
+)
+def test_any_sampler_will_do(
+    tmp_path: Path, table: LatencyTable, make: Callable[[int], BaseSampler]
+) -> None:
+    straight = run(tmp_path / "straight", table, sampler=ReseededSampler(make, 0))
+    run(tmp_path / "resumed", table, sampler=ReseededSampler(make, 0), trials=6)
+    assert run(tmp_path / "resumed", table, sampler=ReseededSampler(make, 0)) == straight
 
 
 def test_progress_says_where_the_search_is(tmp_path: Path, table: LatencyTable) -> None:

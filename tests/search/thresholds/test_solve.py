@@ -155,7 +155,7 @@ def multi_exit(
     return logits.astype(np.float32), labels
 
 
-def test_three_exits_and_five_thousand_images_take_less_than_50_ms(
+def test_three_exits_and_five_thousand_images_take_a_moment(
     rng: np.random.Generator,
 ) -> None:
     logits, labels = multi_exit(rng, 5000, (0.5, 0.8, 1.0))
@@ -165,7 +165,7 @@ def test_three_exits_and_five_thousand_images_take_less_than_50_ms(
         start = time.perf_counter()
         solve(logits, labels, (1.0, 2.0, 3.0), mean_ms=3.0)
         times.append(1000 * (time.perf_counter() - start))
-    # A quarter of a second is what a machine that does something else may take.
+    # About 30 ms on a quiet machine; the limit is for one that does something else.
     assert min(times) < 250
 
 
