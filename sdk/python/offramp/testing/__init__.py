@@ -1,0 +1,6 @@
+"""For those who test an app or a runtime of their own: a stand-in, and the promises as tests."""
+
+from offramp.testing._contract import RuntimeCase, RuntimeContract
+from offramp.testing._fake import FakeRuntime
+
+__all__ = ["FakeRuntime", "RuntimeCase", "RuntimeContract"]

@@ -1,0 +1,202 @@
+"""What every runtime owes its caller, as tests."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+from offramp.errors import ClosedError, OfframpError, ProgramError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from offramp.runtimes import Runtime
+
+__all__ = ["RuntimeCase", "RuntimeContract"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class RuntimeCase:
+    """A runtime to test, and what it must answer.
+
+    Attributes:
+        open: Makes a new, independent runtime of the same program.
+        images: ``(images, height, width, 3)`` uint8, at least two that are answered differently.
+        logits: ``(exits, images, classes)`` float32, the right answers.
+        tolerance: The largest difference from them that is still right.
+    """
+
+    open: Callable[[], Runtime]
+    images: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    tolerance: float = 1e-5
+
+
+class RuntimeContract(ABC):
+    """Tests of the promises in ``offramp.runtimes.Runtime``.
+
+    Derive a class named ``Test...`` in a pytest module and implement ``case``; every method whose
+    name begins with ``test_`` is then run on that runtime.
+    """
+
+    @abstractmethod
+    def case(self) -> RuntimeCase:
+        """The runtime under test."""
+
+    def test_every_stage_answers_every_image(self) -> None:
+        """All exits of all images give the right logits, as float32, one per class."""
+        case = self.case()
+        with case.open() as runtime:
+            assert runtime.num_stages == len(case.logits)
+            for number in range(len(case.images)):
+                for stage, answer in enumerate(_chain(runtime, case.images[number])):
+                    assert answer.dtype == np.float32
+                    assert answer.shape == case.logits.shape[2:]
+                    _assert_close(answer, case.logits[stage, number], case.tolerance)
+
+    def test_an_image_is_answered_alike_after_another(self) -> None:
+        """Nothing of an image is left when the next one starts, however far it went."""
+        case = self.case()
+        with case.open() as runtime:
+            first = _chain(runtime, case.images[0])
+            assert any((_chain(runtime, other)[0] != first[0]).any() for other in case.images[1:])
+            for stages in range(runtime.num_stages + 1):
+                runtime.start(case.images[1])
+                for stage in range(stages):
+                    runtime.run(stage)
+                for before, after in zip(first, _chain(runtime, case.images[0]), strict=True):
+                    np.testing.assert_array_equal(before, after)
+
+    def test_answers_are_the_callers_own(self) -> None:
+        """No later call changes an array that was handed out, nor does changing it do harm."""
+        case = self.case()
+        with case.open() as runtime:
+            runtime.start(case.images[0])
+            answer = runtime.run(0)
+            kept = answer.copy()
+            _chain(runtime, case.images[1])
+            np.testing.assert_array_equal(answer, kept)
+            answer[:] = np.nan
+            np.testing.assert_array_equal(_chain(runtime, case.images[0])[0], kept)
+        assert np.isnan(answer).all()
+
+    def test_the_image_is_read_at_the_start(self) -> None:
+        """The caller may use the image's memory again as soon as ``start`` returns."""
+        case = self.case()
+        with case.open() as runtime:
+            image = case.images[0].copy()
+            runtime.start(image)
+            image[:] = case.images[1]
+            _assert_close(runtime.run(0), case.logits[0, 0], case.tolerance)
+
+    def test_stages_run_in_order_only(self) -> None:
+        """A stage before its predecessor, twice, or out of range is refused."""
+        case = self.case()
+        with case.open() as runtime:
+            last = runtime.num_stages - 1
+            _assert_raises(ProgramError, lambda: runtime.run(0))
+            runtime.start(case.images[0])
+            for stage in (-1, last + 1, *range(1, last + 1)):
+                _assert_raises(ProgramError, functools.partial(runtime.run, stage))
+            for stage in range(last + 1):
+                runtime.run(stage)
+                _assert_raises(ProgramError, functools.partial(runtime.run, stage))
+            _assert_raises(ProgramError, lambda: runtime.run(last + 1))
+            runtime.start(case.images[0])
+            _assert_close(runtime.run(0), case.logits[0, 0], case.tolerance)
+
+    def test_other_images_are_refused(self) -> None:
+        """Shape and dtype are checked, and a refused image leaves nothing to run."""
+        case = self.case()
+        image = case.images[0]
+        wrong = {
+            "float": image.astype(np.float32),
+            "int8": image.view(np.int8),
+            "batch": image[None],
+            "channel-first": image.transpose(2, 0, 1),
+            "smaller": image[:-1],
+            "grey": image[..., :1],
+            "alpha": np.concatenate([image, image[..., :1]], axis=-1),
+        }
+        with case.open() as runtime:
+            for other in wrong.values():
+                _assert_raises(ShapeError, functools.partial(runtime.start, other))
+            strided = np.repeat(image, 2, axis=1)[:, ::2]
+            assert not strided.flags.c_contiguous
+            for stage, answer in enumerate(_chain(runtime, strided)):
+                _assert_close(answer, case.logits[stage, 0], case.tolerance)
+
+    def test_closed_means_closed(self) -> None:
+        """Closing twice is allowed, and using a closed runtime is refused."""
+        case = self.case()
+        runtime = case.open()
+        runtime.start(case.images[0])
+        runtime.close()
+        runtime.close()
+        _assert_raises(ClosedError, lambda: runtime.start(case.images[0]))
+        _assert_raises(ClosedError, lambda: runtime.run(0))
+        with case.open() as fresh:
+            _assert_close(_chain(fresh, case.images[0])[-1], case.logits[-1, 0], case.tolerance)
+
+    def test_runtimes_in_several_threads_do_not_meet(self) -> None:
+        """Each thread with a runtime of its own gets the answers it would get alone."""
+        case = self.case()
+        faults: list[BaseException] = []
+
+        def work(number: int) -> None:
+            try:
+                with case.open() as runtime:
+                    for turn in range(20):
+                        row = (number + turn) % len(case.images)
+                        answers = _chain(runtime, case.images[row])
+                        _assert_close(answers[-1], case.logits[-1, row], case.tolerance)
+            except BaseException as error:
+                faults.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if faults:
+            raise faults[0]
+
+    def test_a_runtime_may_change_threads(self) -> None:
+        """A lock is enough to share one: no call depends on the thread that made it."""
+        case = self.case()
+        answers: list[NDArray[np.float32]] = []
+        with case.open() as runtime:
+            thread = threading.Thread(target=lambda: runtime.start(case.images[0]))
+            thread.start()
+            thread.join()
+            thread = threading.Thread(target=lambda: answers.append(runtime.run(0)))
+            thread.start()
+            thread.join()
+        _assert_close(answers[0], case.logits[0, 0], case.tolerance)
+
+
+def _chain(runtime: Runtime, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    runtime.start(image)
+    return [runtime.run(stage) for stage in range(runtime.num_stages)]
+
+
+def _assert_close(
+    answer: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float
+) -> None:
+    np.testing.assert_allclose(answer, expected, rtol=0, atol=tolerance)
+
+
+def _assert_raises(kind: type[OfframpError], call: Callable[[], object]) -> None:
+    try:
+        call()
+    except kind:
+        return
+    raise AssertionError(f"expected {kind.__name__}, nothing was raised")
