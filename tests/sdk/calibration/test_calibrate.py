@@ -121,7 +121,7 @@ def test_the_promise_is_kept_as_often_as_it_says() -> None:
     """The whole procedure on a network that a plain choice would overrate."""
     rng = np.random.default_rng(7)
     population, truth = network(rng, 40_000, strength=(2.0, 5.0))
-    trials, broken, early = 150, 0, 0
+    trials, broken, early = 100, 0, 0
     for trial in range(trials):
         chosen = rng.integers(0, truth.size, 1_500)
         policy = calibrate(
@@ -141,7 +141,7 @@ def test_the_promise_is_kept_as_often_as_it_says() -> None:
 def test_a_path_that_runs_straight_through_the_limit_is_stopped_in_time() -> None:
     """The hardest case: a signal that says nothing, so that the drop grows with each candidate."""
     rng = np.random.default_rng(11)
-    images, limit, trials = 20_000, 0.02, 250
+    images, limit, trials = 20_000, 0.02, 150
     labels = rng.integers(0, 2, images)
     wrong = rng.random(images) < 2 * limit
     # The last exit is always right; the first is wrong at random, however sure it is.
@@ -165,7 +165,7 @@ def test_a_path_that_runs_straight_through_the_limit_is_stopped_in_time() -> Non
 
 
 @given(st.integers(0, 2**32), st.sampled_from(SIGNALS), st.floats(0.05, 0.4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_it_is_what_walking_the_path_image_by_image_finds(
     number: int, signal: Any, limit: float
 ) -> None:
