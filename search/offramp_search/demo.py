@@ -36,7 +36,7 @@ def demo_settings(source: str, *, seed: int = 0, quick: bool = False) -> Setting
         source=source,
         base="vgg_small",
         num_stages=2,
-        groups=8,
+        groups=4,
         trials=40,
         mean_share=0.5,
         train_images=16_000,
@@ -55,6 +55,7 @@ def demo_settings(source: str, *, seed: int = 0, quick: bool = False) -> Setting
         return full
     return replace(
         full,
+        groups=2,
         trials=3,
         latency_runs=10,
         mean_share=0.9,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from offramp.calibration import split_images
+from offramp_search.data import open_source
 from offramp_search.pipeline._bundle_steps import (
     certify,
     export_once,
@@ -44,13 +46,17 @@ def run_pipeline(
 
     Raises:
         DataError: The images cannot be used.
+        TooFewImagesError: The calibration split is too small for the certificate.
         ResumeError: The folder holds a run with other settings or on other images.
         InfeasibleBudgetError: No architecture keeps the budget.
     """
     reporter = reporter or Reporter()
+    open_source(settings.source, folder_cache=cache)  # a misspelt one is refused before all else
     settings.bind(folder)
     splits = load_splits(settings, cache)
     bind_data(splits, folder)
+    # Asked here, since the certificate comes last: too few images are not worth hours of training.
+    split_images(len(splits.calibration), limit=settings.limit, confidence=settings.confidence)
     context = Context(settings, folder, reporter, splits)
     reporter.say(
         f"data: {len(splits.train)} images to train, {len(splits.search)} to search, "

@@ -69,7 +69,6 @@ def _draw(kind: BaseDistribution, generator: np.random.Generator) -> str | int:
         choice: str | int = kind.choices[int(generator.integers(len(kind.choices)))]  # type: ignore[assignment]
         return choice
     if isinstance(kind, IntDistribution):
-        return (
-            int(generator.integers(kind.low, kind.high + 1, dtype="int64")) // kind.step * kind.step
-        )
+        choices = (kind.high - kind.low) // kind.step + 1
+        return kind.low + kind.step * int(generator.integers(choices))
     raise DataError(f"cannot draw from {type(kind).__name__}")

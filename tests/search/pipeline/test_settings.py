@@ -1,0 +1,43 @@
+"""A folder belongs to the settings it was begun with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from offramp.errors import ResumeError
+from offramp_search.demo import demo_settings
+from offramp_search.training import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_same_settings_may_go_on(tmp_path: Path) -> None:
+    demo_settings("a", seed=1).bind(tmp_path / "new")
+    demo_settings("a", seed=1).bind(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["settings.json"]
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    settings = demo_settings("a")
+    settings.bind(tmp_path)
+    with pytest.raises(ResumeError, match=r"other settings \(seed was 0\); choose another --out"):
+        replace(settings, seed=1).bind(tmp_path)
+    with pytest.raises(ResumeError, match=r"\(final_recipe\)"):
+        replace(settings, final_recipe=Recipe(epochs=99)).bind(tmp_path)
+    with pytest.raises(ResumeError, match=r", \.\.\.\)"):
+        replace(settings, seed=1, trials=3, groups=2, base="b").bind(tmp_path)
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(ResumeError, match=r"settings\.json is damaged"):
+        settings.bind(tmp_path)
+
+
+def test_the_quick_demonstration_is_the_same_one_made_small() -> None:
+    full, quick = demo_settings("a"), demo_settings("a", quick=True)
+    assert full.base == quick.base
+    assert full.num_stages == quick.num_stages
+    assert quick.trials < full.trials
+    assert set(quick.programs) <= set(full.programs)
