@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from offramp import Category, DynamicClassifier, Policy
 from offramp.bundle import InputSpec
 from offramp.errors import BundleError, ClosedError, ImageError, ProgramError
-from offramp.policy import choose_exits, probabilities, signal_values
+from offramp.policy import choose_exits, decides, probabilities, signal_values
 from offramp.testing import FakeRuntime
 
 if TYPE_CHECKING:
@@ -125,6 +125,21 @@ def test_predictions_are_values(fake: FakeRuntime) -> None:
         answer.label = "x"  # type: ignore[misc]
     assert answer == answer
     assert "probabilities" not in repr(answer)
+
+
+def test_a_signal_that_is_the_threshold_answers_and_the_next_float_does_not() -> None:
+    """Within rounding of the threshold the array rule decides, on both sides of it."""
+    generator = np.random.default_rng(1)
+    for _ in range(200):
+        logits = (generator.standard_normal((2, 1, 10)) * 5).astype(np.float32)
+        sure = float(signal_values(probabilities(logits[0, 0], 1.3), "max_probability"))
+        for threshold, exit in ((sure, 0), (float(np.nextafter(sure, 2)), 1)):
+            policy = _policy(
+                temperatures=(1.3, 1.0), thresholds=(min(threshold, 1.0), 0.0), enabled=(True, True)
+            )
+            if threshold <= 1.0:
+                assert choose_exits(policy, logits).tolist() == [exit]
+                assert decides(policy, 0, logits[0, 0]) == (exit == 0)
 
 
 @given(data=st.data())

@@ -16,7 +16,7 @@ from offramp.classifier._prediction import Prediction, Reason
 from offramp.errors import BundleError, ClosedError, ProgramError
 from offramp.images import load_image
 from offramp.latency import Latency
-from offramp.policy import answers, probabilities
+from offramp.policy import decides, probabilities
 from offramp.profiling import device_record
 from offramp.runtimes import Runtime, open_runtime
 
@@ -182,20 +182,17 @@ class DynamicClassifier:
                 self._seen_ms[exit].append(took_ms)
                 if exit == last:
                     break
-                if policy is not None and policy.enabled[exit]:
-                    probability = probabilities(logits, policy.temperatures[exit])
-                    if answers(policy, exit, probability):
-                        reason = "confident"
-                        break
+                if policy is not None and decides(policy, exit, logits):
+                    reason = "confident"
+                    break
                 if deadline_ms is not None:
                     gone_ms = 1e3 * (stage_ended - began)
                     if gone_ms + self._next_ms(exit + 1) > deadline_ms:
                         reason = "deadline"
                         break
                 exit += 1
-        if reason != "confident":
-            temperature = 1.0 if policy is None else policy.temperatures[exit]
-            probability = probabilities(logits, temperature)
+        temperature = 1.0 if policy is None else policy.temperatures[exit]
+        probability = probabilities(logits, temperature)
         # Of the logits, since rounding may make two probabilities equal.
         index = int(logits.argmax())
         score = float(probability[index])

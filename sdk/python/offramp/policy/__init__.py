@@ -1,6 +1,6 @@
 """When to stop: the policy of a program and the exit rule that applies it."""
 
 from offramp.bundle import Policy
-from offramp.policy._rule import answers, choose_exits, probabilities, signal_values
+from offramp.policy._rule import answers, choose_exits, decides, probabilities, signal_values
 
-__all__ = ["Policy", "answers", "choose_exits", "probabilities", "signal_values"]
+__all__ = ["Policy", "answers", "choose_exits", "decides", "probabilities", "signal_values"]
