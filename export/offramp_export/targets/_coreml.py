@@ -209,13 +209,19 @@ def _stable(file: Path) -> bytes:
     content = file.read_bytes()
     if file.name == "Manifest.json":
         # Random identifiers at each save; any unique ones will do, so they are made from the paths.
+        # A program without large weights lists an empty folder for them, which no bundle can hold.
         data = json.loads(content)
+        items = {
+            identifier: entry
+            for identifier, entry in data["itemInfoEntries"].items()
+            if any(path.is_file() for path in _below(file.parent / "Data" / entry["path"]))
+        }
         names = {
             identifier: str(uuid.uuid5(uuid.NAMESPACE_URL, entry["path"])).upper()
-            for identifier, entry in data["itemInfoEntries"].items()
+            for identifier, entry in items.items()
         }
         data["itemInfoEntries"] = {
-            names[identifier]: data["itemInfoEntries"][identifier]
+            names[identifier]: items[identifier]
             for identifier in sorted(names, key=names.__getitem__)
         }
         data["rootModelIdentifier"] = names[data["rootModelIdentifier"]]
@@ -225,6 +231,10 @@ def _stable(file: Path) -> bytes:
         stable: bytes = specification.SerializeToString(deterministic=True)
         return stable
     return content
+
+
+def _below(path: Path) -> list[Path]:
+    return [path, *path.rglob("*")]
 
 
 def _edges(description: Any) -> ProgramStage:

@@ -156,6 +156,7 @@ def _gelu(**a: Any) -> Tensor:
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
+    "abs": lambda x: torch.abs(x),
     "add": lambda x, y: x + y,
     "avg_pool": _avg_pool,
     "batch_norm": _batch_norm,
@@ -189,8 +190,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "slice_by_index": _slice_by_index,
     "softmax": lambda x, axis: torch.softmax(x, dim=int(axis)),
     "split": _split,
+    "sqrt": lambda x: torch.sqrt(x),
+    "square": lambda x: x * x,
     "squeeze": _squeeze,
     "sub": lambda x, y: x - y,
     "tanh": lambda x: torch.tanh(x),
+    "thresholded_relu": lambda x, alpha: torch.where(x >= float(alpha), x, torch.zeros_like(x)),
     "transpose": lambda x, perm: x.permute(_integers(perm)),
 }

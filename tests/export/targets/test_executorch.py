@@ -1,0 +1,26 @@
+"""What is particular to ExecuTorch: nothing may quietly fall out of XNNPACK."""
+
+from __future__ import annotations
+
+import pytest
+from torch import Tensor, nn
+
+from offramp.errors import ExportError
+from offramp_export._edges import prepare_stages
+from offramp_export.targets import ExecuTorch
+
+
+class _Volume(nn.Module):
+    """XNNPACK has no three-dimensional convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv3d(1, 2, 3)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.layer(image.unsqueeze(1)).amax((2, 3, 4)),)
+
+
+def test_a_convolution_outside_xnnpack_is_refused() -> None:
+    with pytest.raises(ExportError, match=r"XNNPACK took \d parts of stage 0 and left 1"):
+        ExecuTorch().convert(prepare_stages([_Volume()]), [[(1, 8, 8, 3)]], None)

@@ -1,0 +1,114 @@
+"""What is particular to LiteRT: the file's edges, and one scale for the life of a carry."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from offramp.bundle import Quantization
+from offramp.errors import ExportError
+from offramp_export._edges import prepare_stages, trace_edges
+from offramp_export._litert.flatbuffer import read_model
+from offramp_export.targets import LiteRT, parse_target
+from offramp_export.testing import contract_images
+
+
+class _Many(nn.Module):
+    """Hands on more tensors than have one digit, none of them alike."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        maps = image.permute(0, 3, 1, 2)
+        pooled = torch.flatten(F.adaptive_avg_pool2d(maps, 1), 1)
+        return pooled, *(pooled * (index + 1) for index in range(12)), maps
+
+
+class _Passes(nn.Module):
+    """Hands all of it on, unchanged and once more; reads one number."""
+
+    def forward(self, *carry: Tensor) -> tuple[Tensor, ...]:
+        return carry[11] - carry[1], *carry, carry[2]
+
+
+class _Reads(nn.Module):
+    def forward(self, *carry: Tensor) -> tuple[Tensor]:
+        # The mean of the map is the first tensor; the others are multiples of it.
+        mean = torch.flatten(F.adaptive_avg_pool2d(carry[12], 1), 1)
+        return (carry[11] - carry[1] + carry[13] - mean,)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_carry_keeps_its_order_and_scale_however_long(precision: str) -> None:
+    stages = prepare_stages([_Many(), _Passes(), _Reads()])
+    carries = trace_edges(stages, 16, 16).carries
+    target = parse_target(f"litert/{precision}")
+    program = target.convert(stages, carries, contract_images(30))
+    images = contract_images(6, seed=2)
+    mean = images.mean((1, 2), dtype=np.float32)
+    got = target.run(program, images)
+    # 12 x - 2 x, and 12 x - 2 x + 3 x - x.
+    atol = 1e-2 if precision == "float32" else 40.0
+    np.testing.assert_allclose(got[1], 10 * mean, atol=atol)
+    np.testing.assert_allclose(got[2], 12 * mean, atol=atol)
+    for stage, following in pairwise(program.stages):
+        assert stage.outputs[1:] == following.inputs
+    if precision == "int8":
+        assert program.stages[0].inputs[0].quantization == Quantization(scale=1.0, zero_point=-128)
+        scales = {tensor.quantization for tensor in program.stages[0].outputs[1:]}
+        assert len(scales) > 6
+
+
+class _Pools(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.relu(self.layer(image.permute(0, 3, 1, 2)))
+        return torch.flatten(self.pool(x), 1), x
+
+
+class _Ends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 3, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (torch.flatten(self.pool(self.layer(x)), 1),)
+
+
+def test_no_transpose_is_left_around_the_carry_or_the_pooling() -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    stages = prepare_stages([_Pools(), _Ends()])
+    program = LiteRT().convert(stages, trace_edges(stages, 16, 16).carries, None)
+    (content,) = program.files.values()
+    model = read_model(content)
+    codes = {model.operatorCodes[op.opcodeIndex].builtinCode for op in model.subgraphs[0].operators}
+    assert schema.BuiltinOperator.CONV_2D in codes
+    assert schema.BuiltinOperator.MEAN in codes
+    assert schema.BuiltinOperator.TRANSPOSE not in codes
+
+
+class _Sorts(nn.Module):
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (torch.linalg.eigvalsh(image[:, :3, :3, 0]),)
+
+
+def test_an_operator_without_a_lowering_names_the_stage() -> None:
+    stages = prepare_stages([_Sorts()])
+    with pytest.raises(ExportError, match="refused stage_0"):
+        LiteRT().convert(stages, [[(1, 16, 16, 3)]], None)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ExportError, match="no precision 'int4'"):
+        LiteRT("int4")  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="unknown target 'litert/int4'; expected one of litert"):
+        parse_target("litert/int4")

@@ -1,0 +1,106 @@
+"""``offramp export`` on a factory in the folder where it is started."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from offramp.bundle import Bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FACTORY = """
+import torch
+from torch import nn
+from offramp_export import Preprocess
+
+class Stage(nn.Module):
+    def __init__(self, first, last, classes):
+        super().__init__()
+        self.pre = Preprocess() if first else nn.Identity()
+        self.layer = nn.Conv2d(3 if first else 4, 4, 3, 2, 1)
+        self.exit = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+        self.last = last
+
+    def forward(self, x):
+        x = torch.relu(self.layer(self.pre(x)))
+        return (self.exit(x),) if self.last else (self.exit(x), x)
+
+def build(classes):
+    return [Stage(True, False, int(classes)), Stage(False, True, int(classes))]
+
+def number():
+    return 7
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
+    (tmp_path / "nets_of_mine.py").write_text(FACTORY)
+    (tmp_path / "labels.txt").write_text("ant\nbee\n\n")
+    (tmp_path / "photos" / "ant").mkdir(parents=True)
+    for number in range(3):
+        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / "ant" / f"{number}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def offramp(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("offramp")), "export", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+COMMON = ("--out", "bundle", "--labels", "labels.txt", "--images", "photos", "--size", "16x12")
+
+
+def test_a_factory_becomes_a_bundle(
+    folder: Path, offramp: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = offramp(
+        "nets_of_mine:build", *COMMON, "--factory-arg", "classes=2", "--vectors", "2", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (parity,) = json.loads(done.stdout)["parity"]
+    assert parity["program"] == "litert/float32"
+    assert [exit["label_agreement"] for exit in parity["exits"]] == [1.0, 1.0]
+    bundle = Bundle.open(folder / "bundle")
+    assert bundle.manifest.labels == ("ant", "bee")
+    assert (bundle.manifest.input.height, bundle.manifest.input.width) == (16, 12)
+    assert bundle.vectors().images.shape == (2, 16, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("nets_of_mine:number", *COMMON), "returned int, expected a sequence of stages"),
+        (("nets_of_mine:missing", *COMMON), "has no function 'missing'"),
+        (("nets_of_mine:build", *COMMON, "--target", "litert/int4"), "unknown target"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    offramp: Callable[..., subprocess.CompletedProcess[str]],
+    arguments: tuple[str, ...],
+    sentence: str,
+) -> None:
+    done = offramp(*arguments, *(("--factory-arg", "classes=2") if "build" in arguments[0] else ()))
+    assert done.returncode in (1, 2)
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
