@@ -1,0 +1,187 @@
+"""The whole way at tiny sizes: from a folder of images to answers that stop early."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from offramp import Bundle, DynamicClassifier
+from offramp.policy import choose_exits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+LABELS = ("blue", "green", "red")
+PROGRAMS = ("litert/float32", "litert/int8")
+
+
+def draw_images(folder: Path, *, per_class: int, side: int = 12) -> None:
+    """Three colours; some are so pale that an early exit should pass them on."""
+    generator = np.random.default_rng(11)
+    for channel, label in zip((2, 1, 0), LABELS, strict=True):
+        (folder / label).mkdir(parents=True)
+        for index in range(per_class):
+            pixels = generator.integers(60, 160, (side, side, 3))
+            pixels[..., channel] += int(generator.integers(5, 90))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / label / f"{index:04}.png")
+
+
+def offramp(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "offramp", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    draw_images(folder, per_class=240)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    arguments = ["demo", "--quick", "--data", str(images), "--out", "run", "--result", "kept.json"]
+    done = offramp(*arguments, folder=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder
+
+
+def test_the_bundle_is_certified_and_complete(demo: Path) -> None:
+    bundle = Bundle.open(demo / "run" / "dynamic.bundle")
+    assert bundle.manifest.labels == LABELS
+    assert tuple(program.name for program in bundle.manifest.programs) == PROGRAMS
+    assert len(bundle.manifest.stages) == 2
+    assert bundle.manifest.provenance.method == "s2dnas"
+    assert bundle.manifest.provenance.architecture
+    for program in PROGRAMS:
+        (certificate,) = bundle.policy(program).certificates
+        assert certificate.limit == 0.05
+        assert certificate.images_certified > 0
+    assert {entry.program for entry in bundle.manifest.latencies} == set(PROGRAMS)
+
+
+def test_the_static_baseline_has_programs_of_its_own(demo: Path) -> None:
+    bundle = Bundle.open(demo / "run" / "static.bundle")
+    assert tuple(program.name for program in bundle.manifest.programs) == PROGRAMS
+    assert len(bundle.manifest.stages) == 1
+
+
+def test_predictions_are_those_of_the_exit_rule(demo: Path) -> None:
+    bundle = Bundle.open(demo / "run" / "dynamic.bundle")
+    vectors = bundle.vectors()
+    for program in PROGRAMS:
+        policy = bundle.policy(program)
+        exits = choose_exits(policy, vectors.logits[program])
+        with DynamicClassifier.load(bundle, program=program) as classifier:
+            for number, image in enumerate(vectors.images):
+                prediction = classifier.predict(image)
+                assert prediction.exit == exits[number]
+                logits = vectors.logits[program][exits[number], number]
+                assert prediction.index == logits.argmax()
+
+
+def test_the_result_holds_every_claim_and_figure(demo: Path) -> None:
+    record = json.loads((demo / "run" / "demo.json").read_text())
+    again = json.loads((demo / "kept.json").read_text())
+    assert record["claims"] == again["claims"]
+    assert len(record["claims"]) == 3 * len(PROGRAMS)
+    assert record["command"].startswith("__main__.py demo --quick")
+    for program in PROGRAMS:
+        figures = record["figures"]["programs"][program]
+        assert figures["test_images"] == 100
+        assert sum(figures["exit_shares"]) == pytest.approx(1)
+        for network in ("static", "dynamic", "last_exit"):
+            assert figures[network]["accuracy"] > 0.4  # guessing gives 0.33
+            assert 0 < figures[network]["median_ms"] <= figures[network]["p90_ms"]
+    assert (demo / "run" / "demo.png").stat().st_size > 10_000
+
+
+def test_the_table_and_the_line_to_try_are_printed(demo: Path) -> None:
+    printed = (demo / "stdout.txt").read_text()
+    for word in ("static", "dynamic", *PROGRAMS, "With 95 % confidence"):
+        assert word in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("try: offramp ")]
+    words = line.removeprefix("try: offramp ").split()
+    done = offramp(*words, "--json", folder=demo)
+    assert done.returncode == 0, done.stderr
+    assert all(answer["label"] in LABELS for answer in json.loads(done.stdout))
+
+
+def test_nothing_is_done_twice(demo: Path, images: Path) -> None:
+    kept = ("base.safetensors", "network.safetensors", "measured.json", "dynamic.bundle")
+    before = {name: (demo / "run" / name).stat().st_mtime_ns for name in kept}
+    done = offramp("demo", "--quick", "--data", str(images), "--out", "run", folder=demo)
+    assert done.returncode == 0, done.stderr
+    assert {name: (demo / "run" / name).stat().st_mtime_ns for name in kept} == before
+    other = offramp(
+        "demo", "--quick", "--data", str(images), "--out", "run", "--seed", "5", folder=demo
+    )
+    assert other.returncode == 2
+    assert "seed was 0" in other.stderr
+
+
+_FACTORY = """
+from torch import nn
+
+def make(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes),
+    )
+"""
+
+
+def search_arguments(images: Path, *more: str) -> Sequence[str]:
+    return (
+        *("search", "--data", str(images), "--out", "run", "--base", "my_network:make"),
+        *(
+            "--method",
+            "random",
+            "--epochs",
+            "1",
+            "--shared-epochs",
+            "1",
+            "--trials",
+            "2",
+            "--groups",
+            "2",
+        ),
+        *("--export", "litert/float32", "--limit", "0.05", "--json", *more),
+    )
+
+
+def test_too_few_images_are_refused_before_any_training(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_network.py").write_text(_FACTORY)
+    done = offramp(*search_arguments(images, "--limit", "0.001"), folder=tmp_path)
+    assert done.returncode == 2
+    assert "give more images or raise the limit" in done.stderr
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_search_takes_a_network_of_ones_own(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_network.py").write_text(_FACTORY)
+    done = offramp(*search_arguments(images, "--budget-mean-ms", "50"), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["budget"] == {"mean_ms": 50.0, "worst_ms": None, "size_bytes": None}
+    assert found["search"]["trials"] == 2
+    assert found["programs"].keys() == {"litert/float32"}
+    assert Bundle.open(tmp_path / "run" / "dynamic.bundle").manifest.provenance.method == "random"
