@@ -39,7 +39,7 @@ def demo_settings(source: str, *, seed: int = 0, quick: bool = False) -> Setting
         groups=4,
         trials=40,
         mean_share=0.5,
-        train_images=16_000,
+        train_images=12_000,
         search_images=1_500,
         calibration_images=8_000,
         test_images=4_000,
