@@ -107,7 +107,7 @@ class Bundle:
         if not policies:
             raise BundleError(
                 f"{self._path} has no policy for {program}; make one with "
-                f"`offramp calibrate {self._path} --program {program} --images FOLDER`, "
+                f"`offramp calibrate {self._path} FOLDER --program {program}`, "
                 "or run every image to the last exit with policy='last'"
             )
         if name is None:

@@ -16,7 +16,7 @@ from offramp.classifier._prediction import Prediction, Reason
 from offramp.errors import BundleError, ClosedError, ProgramError
 from offramp.images import load_image
 from offramp.latency import Latency
-from offramp.policy import decides, probabilities
+from offramp.policy import decides, top_class
 from offramp.profiling import device_record
 from offramp.runtimes import Runtime, open_runtime
 
@@ -192,10 +192,7 @@ class DynamicClassifier:
                         break
                 exit += 1
         temperature = 1.0 if policy is None else policy.temperatures[exit]
-        probability = probabilities(logits, temperature)
-        # Of the logits, since rounding may make two probabilities equal.
-        index = int(logits.argmax())
-        score = float(probability[index])
+        index, score = top_class(logits, temperature)
         if not math.isfinite(score):
             raise ProgramError(f"exit {exit} gave logits that are not finite; verify the bundle")
         return Prediction(
@@ -206,7 +203,8 @@ class DynamicClassifier:
             reason=reason,
             stage_ms=tuple(stage_ms),
             total_ms=1e3 * (perf_counter() - began),
-            probabilities=probability,
+            _logits=logits,
+            _temperature=temperature,
             _labels=self._labels,
             _max_results=max_results,
             _score_threshold=score_threshold,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 
+from offramp.policy import probabilities
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -46,7 +48,6 @@ class Prediction:
         reason: Why that exit answered: ``confident``, ``last_exit`` or ``deadline``.
         stage_ms: The time of each stage that ran, in milliseconds.
         total_ms: The time of the whole call, decoding and resizing included, in milliseconds.
-        probabilities: ``(classes,)`` float64, all classes in the order of the labels.
     """
 
     label: str
@@ -56,17 +57,23 @@ class Prediction:
     reason: Reason
     stage_ms: tuple[float, ...]
     total_ms: float
-    probabilities: NDArray[np.float64] = field(repr=False, compare=False)
+    _logits: NDArray[np.float32] = field(repr=False, compare=False)
+    _temperature: float = field(repr=False, compare=False)
     _labels: tuple[str, ...] = field(repr=False, compare=False)
     _max_results: int | None = field(default=None, repr=False, compare=False)
     _score_threshold: float = field(default=0.0, repr=False, compare=False)
 
     @functools.cached_property
-    def categories(self) -> tuple[Category, ...]:
-        """The classes by falling score, as ``max_results`` and ``score_threshold`` asked for.
+    def probabilities(self) -> NDArray[np.float64]:
+        """``(classes,)`` float64, all classes in the order of the labels.
 
-        Made when first read: most callers of a thousand-class network want one label.
+        Made when first read, as ``categories`` is: most callers want one label and its score.
         """
+        return probabilities(self._logits, self._temperature)
+
+    @functools.cached_property
+    def categories(self) -> tuple[Category, ...]:
+        """The classes by falling score, as ``max_results`` and ``score_threshold`` asked for."""
         # Equal scores keep the order of the labels, and the answer stays the first of them.
         order = np.argsort(-self.probabilities, kind="stable").tolist()
         order.remove(self.index)

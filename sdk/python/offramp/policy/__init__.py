@@ -1,6 +1,21 @@
 """When to stop: the policy of a program and the exit rule that applies it."""
 
 from offramp.bundle import Policy
-from offramp.policy._rule import answers, choose_exits, decides, probabilities, signal_values
+from offramp.policy._rule import (
+    answers,
+    choose_exits,
+    decides,
+    probabilities,
+    signal_values,
+    top_class,
+)
 
-__all__ = ["Policy", "answers", "choose_exits", "decides", "probabilities", "signal_values"]
+__all__ = [
+    "Policy",
+    "answers",
+    "choose_exits",
+    "decides",
+    "probabilities",
+    "signal_values",
+    "top_class",
+]

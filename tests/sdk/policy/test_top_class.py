@@ -1,0 +1,37 @@
+"""The quick way to the answer is the slow one's, for few classes and for many."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from offramp.policy import probabilities, top_class
+
+_LOGITS = st.integers(2, 80).flatmap(
+    lambda classes: arrays(
+        np.float32, classes, elements=st.floats(-80.0, 80.0, width=32, allow_nan=False)
+    )
+)
+
+
+@given(logits=_LOGITS, temperature=st.floats(0.05, 20.0))
+def test_it_is_the_first_of_the_largest(
+    logits: np.ndarray[tuple[int], np.dtype[np.float32]], temperature: float
+) -> None:
+    index, score = top_class(logits, temperature)
+    assert index == int(logits.argmax())
+    assert score == pytest.approx(float(probabilities(logits, temperature)[index]), rel=1e-12)
+
+
+@pytest.mark.parametrize("classes", [3, 100])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_not_finite_show(classes: int, bad: float) -> None:
+    logits = np.zeros(classes, np.float32)
+    logits[1] = bad
+    with np.errstate(invalid="ignore"):
+        assert math.isnan(top_class(logits)[1])
