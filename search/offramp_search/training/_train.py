@@ -138,7 +138,10 @@ def train(
         epochs.append(EpochRecord(tally.loss, tally.exit_accuracies, clock.images_per_second))
         if saved is not None:
             saved.save(network, optimizer, epochs)
-    network.to("cpu").eval()
+    # Back to torch's own layout: the LiteRT converter makes wrong programs of networks that mix
+    # channels-last weights with slicing and padding (ResNets with option-A shortcuts).
+    network.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network.eval()
     return History(tuple(epochs))
 
 

@@ -58,6 +58,13 @@ def test_all_exits_learn(network: MultiStageNetwork, images: ImageSet) -> None:
     assert not network.training
 
 
+def test_weights_end_in_the_layout_that_converters_expect(
+    network: MultiStageNetwork, images: ImageSet
+) -> None:
+    train(network, images, recipe=Recipe(epochs=1))
+    assert all(tensor.is_contiguous() for tensor in network.state_dict().values())
+
+
 def test_a_static_network_is_a_tuple_of_one(images: ImageSet) -> None:
     network = tiny.tiny_network(stages=1)
     train(network, images, recipe=Recipe(epochs=1, optimizer="adamw", learning_rate=1e-3))
