@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from offramp.errors import ExportError
-from offramp_export._litert.flatbuffer import mend
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 
@@ -36,7 +35,7 @@ def convert_signatures(signatures: Mapping[str, Signature]) -> bytes:
         signatures: Signature name -> what it computes; kept in this order.
 
     Returns:
-        The content of a ``.tflite`` file, its edges mended (see ``flatbuffer.py``).
+        The content of a ``.tflite`` file as the converter leaves it; see ``mend``.
 
     Raises:
         ExportError: The converter refused a module; says which one.
@@ -49,14 +48,13 @@ def convert_signatures(signatures: Mapping[str, Signature]) -> bytes:
             example = tuple(torch.zeros(shape) for shape in signature.shapes)
             builder = builder.signature(name, signature.module.eval(), example)
         try:
-            data = bytes(builder.convert().model_content())
+            return bytes(builder.convert().model_content())
         except Exception as error:
             culprit = _first_refused(converter, signatures)
             raise ExportError(
                 f"LiteRT's converter refused {culprit or 'the program'}: {_first_line(error)}; "
                 "replace the operator it names, or leave LiteRT out of the targets"
             ) from error
-    return mend(data)
 
 
 def _first_line(error: Exception) -> str:

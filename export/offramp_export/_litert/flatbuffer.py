@@ -2,8 +2,8 @@
 
 The converter leaves three things that the chain of stages cannot live with. An output that is also
 an input, or that is there twice, has no buffer of its own: the runtime then silently fills the
-wrong one. Signature outputs are sorted as text, so ``output_10`` stands before ``output_2``. And a
-pooling head behind a channel-last carry keeps a transpose that its mean does not need.
+wrong one. Signature outputs are sorted as text, so ``output_10`` stands before ``output_2``. And
+transposes stay around what it could not move to channel-last.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from offramp.bundle import ProgramStage, Quantization, TensorEntry
+from offramp_export._litert.layout import drop_transposes
+from offramp_export._litert.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,15 +64,24 @@ def write_model(model: Any) -> bytes:
 
 
 def mend(data: bytes) -> bytes:
-    """Order the edges, give every output a tensor of its own, and drop idle transposes."""
+    """Order the edges, drop idle transposes, and give every output a tensor of its own."""
     model = read_model(data)
     for signature in model.signatureDefs:
         graph = model.subgraphs[signature.subgraphIndex]
         signature.inputs.sort(key=edge_number)
         signature.outputs.sort(key=edge_number)
         graph.inputs = np.array([entry.tensorIndex for entry in signature.inputs], np.int32)
-        _separate_outputs(model, graph, signature)
-        _drop_transposes_before_means(model, graph)
+        graph.outputs = np.array([entry.tensorIndex for entry in signature.outputs], np.int32)
+    drop_transposes(model)
+    for signature in model.signatureDefs:
+        graph = model.subgraphs[signature.subgraphIndex]
+        _separate_outputs(Tree(model, graph))
+        for entries, tensors in (
+            (signature.inputs, graph.inputs),
+            (signature.outputs, graph.outputs),
+        ):
+            for entry, tensor in zip(entries, tensors, strict=True):
+                entry.tensorIndex = int(tensor)
     return write_model(model)
 
 
@@ -187,102 +198,19 @@ def _tensor_entry(tensor: Any) -> TensorEntry:
     )
 
 
-def _separate_outputs(model: Any, graph: Any, signature: Any) -> None:
-    taken = set(graph.inputs.tolist())
-    for entry in signature.outputs:
-        if entry.tensorIndex in taken:
-            entry.tensorIndex = _append_copy(model, graph, entry)
-        taken.add(entry.tensorIndex)
-    graph.outputs = np.array([entry.tensorIndex for entry in signature.outputs], np.int32)
-
-
-def _append_copy(model: Any, graph: Any, entry: Any) -> int:
-    """Append a reshape to the same shape, which is a copy, and return its output."""
+def _separate_outputs(tree: Tree) -> None:
+    """Give an output that is also an input, or there twice, a copy: a reshape to its own shape."""
     from ai_edge_litert import schema_py_generated as schema
 
-    source = graph.tensors[entry.tensorIndex]
-    shape = np.asarray(source.shape, np.int32)
-    name = f"{graph.name.decode() if graph.name else 'graph'}_{entry.name.decode()}_copy"
-
-    content = schema.BufferT()
-    content.data = np.frombuffer(shape.tobytes(), np.uint8)
-    model.buffers.append(content)
-    shape_tensor = schema.TensorT()
-    shape_tensor.name = f"{name}_shape".encode()
-    shape_tensor.shape = np.array([len(shape)], np.int32)
-    shape_tensor.type = schema.TensorType.INT32
-    shape_tensor.buffer = len(model.buffers) - 1
-
-    copied = schema.TensorT()
-    copied.name = name.encode()
-    copied.shape = shape
-    copied.type = source.type
-    copied.buffer = 0
-    graph.tensors += [shape_tensor, copied]
-
-    operator = schema.OperatorT()
-    operator.opcodeIndex = _opcode(model, schema.BuiltinOperator.RESHAPE)
-    operator.inputs = np.array([entry.tensorIndex, len(graph.tensors) - 2], np.int32)
-    operator.outputs = np.array([len(graph.tensors) - 1], np.int32)
-    operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
-    operator.builtinOptions = schema.ReshapeOptionsT()
-    operator.builtinOptions.newShape = shape
-    graph.operators.append(operator)
-    return len(graph.tensors) - 1
-
-
-def _opcode(model: Any, builtin: int) -> int:
-    from ai_edge_litert import schema_py_generated as schema
-
-    for index, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode = builtin
-    code.deprecatedBuiltinCode = min(builtin, 127)
-    code.version = 1
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
-
-
-def _constant(model: Any, graph: Any, tensor: int) -> list[int] | None:
-    data = model.buffers[graph.tensors[tensor].buffer].data
-    if data is None or not len(data):
-        return None
-    values: list[int] = np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.int32).tolist()
-    return values
-
-
-def _drop_transposes_before_means(model: Any, graph: Any) -> None:
-    """Turn TRANSPOSE to channel-first and MEAN over its maps into MEAN over the maps alone."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    transpose = _opcode(model, schema.BuiltinOperator.TRANSPOSE)
-    mean = _opcode(model, schema.BuiltinOperator.MEAN)
-    makers = {int(op.outputs[0]): op for op in graph.operators if op.opcodeIndex == transpose}
-    idle = []
-    for operator in graph.operators:
-        if operator.opcodeIndex != mean or operator.builtinOptions.keepDims:
-            continue
-        maker = makers.get(int(operator.inputs[0]))
-        if maker is None or _constant(model, graph, maker.inputs[1]) != [0, 3, 1, 2]:
-            continue
-        axes = _constant(model, graph, operator.inputs[1])
-        if axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
-            continue
-        readers = sum(int(maker.outputs[0]) in other.inputs for other in graph.operators)
-        if readers != 1 or maker.outputs[0] in graph.outputs:
-            continue
-        content = schema.BufferT()
-        content.data = np.frombuffer(np.array([1, 2], np.int32).tobytes(), np.uint8)
-        model.buffers.append(content)
-        # The transposed tensor has no maker any more: it becomes the constant, since a tensor
-        # without a maker and without content is an error to whoever looks at it.
-        axes_tensor = graph.tensors[maker.outputs[0]]
-        axes_tensor.name = graph.tensors[operator.outputs[0]].name + b"_axes"
-        axes_tensor.shape = np.array([2], np.int32)
-        axes_tensor.type = schema.TensorType.INT32
-        axes_tensor.buffer = len(model.buffers) - 1
-        operator.inputs = np.array([maker.inputs[0], maker.outputs[0]], np.int32)
-        idle.append(maker)
-    graph.operators = [op for op in graph.operators if not any(op is gone for gone in idle)]
+    taken = {int(tensor) for tensor in tree.graph.inputs}
+    for position, tensor in enumerate(tree.graph.outputs.tolist()):
+        made = tensor
+        if tensor in taken:
+            shape = np.array(tree.graph.tensors[tensor].shape)
+            made = tree.new_like(tensor, shape)
+            operator = tree.add("RESHAPE", [tensor, tree.constant(shape)], made)
+            operator.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+            operator.builtinOptions = schema.ReshapeOptionsT()
+            operator.builtinOptions.newShape = shape.astype(np.int32)
+            tree.graph.outputs[position] = made
+        taken.add(made)

@@ -13,7 +13,7 @@ from offramp.errors import ExportError
 from offramp_export._edges import channel_last, run_stages
 from offramp_export._litert.channel_last import ChannelLast
 from offramp_export._litert.convert import Signature, convert_signatures
-from offramp_export._litert.flatbuffer import read_stages
+from offramp_export._litert.flatbuffer import mend, read_stages
 from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.quantize import quantize_stages
 from offramp_export._quiet import quiet
@@ -77,7 +77,7 @@ class LiteRT(Target):
             signatures[name] = Signature(
                 ChannelLast(stage, keep=[0] if index == 0 else []), tuple(edges)
             )
-        program = convert_signatures(signatures)
+        program = mend(convert_signatures(signatures))
         exporter = {name: version(name) for name in ("litert-torch", "torch")}
         if self.precision == "int8":
             program = quantize_stages(program, _samples(names, stages, chosen))
