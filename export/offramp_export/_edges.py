@@ -50,6 +50,9 @@ def prepare_stages(stages: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
     copies: list[nn.Module] = copy.deepcopy(list(stages))
     for stage in copies:
         stage.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+        # The LiteRT converter reads channels-last weights in the wrong order, without a word.
+        for parameter in stage.parameters():
+            parameter.data = parameter.data.contiguous()
     return tuple(copies)
 
 

@@ -69,3 +69,9 @@ def test_broken_stages_are_refused(stages: list[nn.Module], sentence: str) -> No
 def test_channel_last_moves_only_maps() -> None:
     assert channel_last((1, 8, 4, 5)) == (1, 4, 5, 8)
     assert channel_last((1, 8)) == (1, 8)
+
+
+def test_weights_are_laid_out_as_the_converters_read_them() -> None:
+    (stage,) = prepare_stages([nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)])  # type: ignore[call-overload]
+    (weight, _) = stage.parameters()
+    assert weight.is_contiguous()

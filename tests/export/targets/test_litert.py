@@ -17,7 +17,7 @@ from offramp_export._litert.flatbuffer import read_model
 from offramp_export._litert.tree import opcodes
 from offramp_export.parity import compare, require_agreement
 from offramp_export.targets import LiteRT, parse_target
-from offramp_export.testing import contract_images
+from offramp_export.testing import contract_images, contract_stages
 
 
 class _Many(nn.Module):
@@ -124,3 +124,13 @@ def test_options_are_checked() -> None:
         LiteRT("int4")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="unknown target 'litert/int4'; expected one of litert"):
         parse_target("litert/int4")
+
+
+def test_channels_last_weights_make_the_same_program() -> None:
+    programs = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        stages = [stage.to(memory_format=layout) for stage in contract_stages()]  # type: ignore[call-overload]
+        prepared = prepare_stages(stages)
+        carries = trace_edges(prepared, 16, 16).carries
+        programs.append(LiteRT().convert(prepared, carries, None).files)
+    assert programs[0] == programs[1]
