@@ -76,7 +76,9 @@ def demo(
         data, out, cache=cache, seed=seed, quick=quick, result=result, reporter=_reporter()
     )
     images = sorted(str(path) for path in (out / "images").iterdir())
-    line = f"offramp predict {outcome.dynamic.path} {' '.join(images[:3])}"
+    # As it was called, so that the line works whether or not the environment is active.
+    program = sys.argv[0] if Path(sys.argv[0]).name == "offramp" else "offramp"
+    line = f"{program} predict {outcome.dynamic.path} {' '.join(images[:3])}"
     _emit(as_json, outcome, [f"plot: {out / 'demo.png'}", f"try: {line}"])
 
 
@@ -121,6 +123,13 @@ def search(
     stages: Annotated[int, typer.Option(min=2, max=16, help="Stages of the network.")] = 2,
     groups: Annotated[int, typer.Option(min=2, help="Parts a layer is cut into, at most.")] = 8,
     trials: Annotated[int, typer.Option(min=1, help="Architectures to try.")] = 50,
+    architecture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Build this architecture instead of searching: a JSON file, decision: choice.",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[
         int, typer.Option(min=1, help="Of the network that is found, and of the base.")
     ] = 10,
@@ -180,6 +189,7 @@ def search(
         num_stages=stages,
         groups=groups,
         trials=trials,
+        architecture=None if architecture is None else _read_architecture(architecture),
         mean_share=0.5 if no_budget else None,
         mean_ms=budget_mean_ms,
         worst_ms=budget_worst_ms,
@@ -209,6 +219,20 @@ def methods(as_json: JsonOption = False) -> None:
             columns, [[entry[column] for column in columns] for entry in METHODS]
         ),
     )
+
+
+def _read_architecture(path: Path) -> dict[str, str | int]:
+    import msgspec
+
+    from offramp.errors import DataError
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str | int])
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataError(
+            f"{path} holds no architecture ({error}); expected a JSON object of decisions and "
+            f"choices, such as the one in result.json of a search"
+        ) from error
 
 
 def _emit(as_json: bool, outcome: Outcome, lines: list[str]) -> None:

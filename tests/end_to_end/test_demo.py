@@ -3,67 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from offramp import Bundle, DynamicClassifier
 from offramp.policy import choose_exits
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Sequence
     from pathlib import Path
+
+    class Offramp(Protocol):
+        def __call__(self, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]: ...
+
 
 LABELS = ("blue", "green", "red")
 PROGRAMS = ("litert/float32", "litert/int8")
 
 
-def draw_images(folder: Path, *, per_class: int, side: int = 12) -> None:
-    """Three colours; some are so pale that an early exit should pass them on."""
-    generator = np.random.default_rng(11)
-    for channel, label in zip((2, 1, 0), LABELS, strict=True):
-        (folder / label).mkdir(parents=True)
-        for index in range(per_class):
-            pixels = generator.integers(60, 160, (side, side, 3))
-            pixels[..., channel] += int(generator.integers(5, 90))
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / label / f"{index:04}.png")
-
-
-def offramp(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "offramp", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-    )
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    draw_images(folder, per_class=240)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def demo(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    arguments = ["demo", "--quick", "--data", str(images), "--out", "run", "--result", "kept.json"]
-    done = offramp(*arguments, folder=folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "stdout.txt").write_text(done.stdout)
-    return folder
-
-
 def test_the_bundle_is_certified_and_complete(demo: Path) -> None:
-    bundle = Bundle.open(demo / "run" / "dynamic.bundle")
+    bundle = Bundle.open(demo / "runs" / "demo" / "dynamic.bundle")
     assert bundle.manifest.labels == LABELS
     assert tuple(program.name for program in bundle.manifest.programs) == PROGRAMS
     assert len(bundle.manifest.stages) == 2
@@ -77,13 +38,13 @@ def test_the_bundle_is_certified_and_complete(demo: Path) -> None:
 
 
 def test_the_static_baseline_has_programs_of_its_own(demo: Path) -> None:
-    bundle = Bundle.open(demo / "run" / "static.bundle")
+    bundle = Bundle.open(demo / "runs" / "demo" / "static.bundle")
     assert tuple(program.name for program in bundle.manifest.programs) == PROGRAMS
     assert len(bundle.manifest.stages) == 1
 
 
 def test_predictions_are_those_of_the_exit_rule(demo: Path) -> None:
-    bundle = Bundle.open(demo / "run" / "dynamic.bundle")
+    bundle = Bundle.open(demo / "runs" / "demo" / "dynamic.bundle")
     vectors = bundle.vectors()
     for program in PROGRAMS:
         policy = bundle.policy(program)
@@ -97,10 +58,10 @@ def test_predictions_are_those_of_the_exit_rule(demo: Path) -> None:
 
 
 def test_the_result_holds_every_claim_and_figure(demo: Path) -> None:
-    record = json.loads((demo / "run" / "demo.json").read_text())
+    record = json.loads((demo / "runs" / "demo" / "demo.json").read_text())
     again = json.loads((demo / "kept.json").read_text())
     assert record["claims"] == again["claims"]
-    assert len(record["claims"]) == 3 * len(PROGRAMS)
+    assert len(record["claims"]) == 4 * len(PROGRAMS)
     assert record["command"].startswith("__main__.py demo --quick")
     for program in PROGRAMS:
         figures = record["figures"]["programs"][program]
@@ -109,10 +70,10 @@ def test_the_result_holds_every_claim_and_figure(demo: Path) -> None:
         for network in ("static", "dynamic", "last_exit"):
             assert figures[network]["accuracy"] > 0.4  # guessing gives 0.33
             assert 0 < figures[network]["median_ms"] <= figures[network]["p90_ms"]
-    assert (demo / "run" / "demo.png").stat().st_size > 10_000
+    assert (demo / "runs" / "demo" / "demo.png").stat().st_size > 10_000
 
 
-def test_the_table_and_the_line_to_try_are_printed(demo: Path) -> None:
+def test_the_table_and_the_line_to_try_are_printed(demo: Path, offramp: Offramp) -> None:
     printed = (demo / "stdout.txt").read_text()
     for word in ("static", "dynamic", *PROGRAMS, "With 95 % confidence"):
         assert word in printed
@@ -123,14 +84,14 @@ def test_the_table_and_the_line_to_try_are_printed(demo: Path) -> None:
     assert all(answer["label"] in LABELS for answer in json.loads(done.stdout))
 
 
-def test_nothing_is_done_twice(demo: Path, images: Path) -> None:
+def test_nothing_is_done_twice(demo: Path, offramp: Offramp) -> None:
     kept = ("base.safetensors", "network.safetensors", "measured.json", "dynamic.bundle")
-    before = {name: (demo / "run" / name).stat().st_mtime_ns for name in kept}
-    done = offramp("demo", "--quick", "--data", str(images), "--out", "run", folder=demo)
+    before = {name: (demo / "runs" / "demo" / name).stat().st_mtime_ns for name in kept}
+    done = offramp("demo", "--quick", "--data", "photos", "--out", "runs/demo", folder=demo)
     assert done.returncode == 0, done.stderr
-    assert {name: (demo / "run" / name).stat().st_mtime_ns for name in kept} == before
+    assert {name: (demo / "runs" / "demo" / name).stat().st_mtime_ns for name in kept} == before
     other = offramp(
-        "demo", "--quick", "--data", str(images), "--out", "run", "--seed", "5", folder=demo
+        "demo", "--quick", "--data", "photos", "--out", "runs/demo", "--seed", "5", folder=demo
     )
     assert other.returncode == 2
     assert "seed was 0" in other.stderr
@@ -168,7 +129,9 @@ def search_arguments(images: Path, *more: str) -> Sequence[str]:
     )
 
 
-def test_too_few_images_are_refused_before_any_training(images: Path, tmp_path: Path) -> None:
+def test_too_few_images_are_refused_before_any_training(
+    images: Path, tmp_path: Path, offramp: Offramp
+) -> None:
     (tmp_path / "my_network.py").write_text(_FACTORY)
     done = offramp(*search_arguments(images, "--limit", "0.001"), folder=tmp_path)
     assert done.returncode == 2
@@ -176,7 +139,7 @@ def test_too_few_images_are_refused_before_any_training(images: Path, tmp_path: 
     assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
-def test_search_takes_a_network_of_ones_own(images: Path, tmp_path: Path) -> None:
+def test_search_takes_a_network_of_ones_own(images: Path, tmp_path: Path, offramp: Offramp) -> None:
     (tmp_path / "my_network.py").write_text(_FACTORY)
     done = offramp(*search_arguments(images, "--budget-mean-ms", "50"), folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -185,3 +148,26 @@ def test_search_takes_a_network_of_ones_own(images: Path, tmp_path: Path) -> Non
     assert found["search"]["trials"] == 2
     assert found["programs"].keys() == {"litert/float32"}
     assert Bundle.open(tmp_path / "run" / "dynamic.bundle").manifest.provenance.method == "random"
+
+    (tmp_path / "given.json").write_text(json.dumps(found["architecture"]))
+    arguments = search_arguments(images, "--out", "given", "--architecture", "given.json")
+    done = offramp(*arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    built = json.loads(done.stdout)
+    assert built["search"] is None
+    assert built["architecture"] == found["architecture"]
+    assert built["multiply_adds"] == found["multiply_adds"]
+
+
+def test_an_architecture_of_another_space_is_refused(
+    images: Path, tmp_path: Path, offramp: Offramp
+) -> None:
+    (tmp_path / "my_network.py").write_text(_FACTORY)
+    (tmp_path / "given.json").write_text('{"features.0": "1+1"}')
+    done = offramp(*search_arguments(images, "--architecture", "given.json"), folder=tmp_path)
+    assert done.returncode == 2
+    assert "missing" in done.stderr
+    (tmp_path / "given.json").write_text("[]")
+    done = offramp(*search_arguments(images, "--architecture", "given.json"), folder=tmp_path)
+    assert done.returncode == 2
+    assert "given.json holds no architecture" in done.stderr

@@ -67,7 +67,7 @@ def export_once(
         context.reporter.say(f"{name}: bundle found in {path.name}")
         return Bundle.open(path)
     settings, splits = context.settings, context.splits
-    searched = architecture is not None
+    searched = architecture is not None and settings.architecture is None
     with context.reporter.progress(f"Exporting {name}") as report:
         result = export(
             list(network.stages),

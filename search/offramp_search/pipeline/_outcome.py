@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from offramp_search.budget import Budget
     from offramp_search.engine import SearchResult
     from offramp_search.pipeline._measure import Measured
+    from offramp_search.spaces import Architecture
 
 __all__ = ["Outcome", "Row", "make_rows"]
 
@@ -109,7 +110,8 @@ class Outcome:
         dynamic: The bundle to ship.
         budget: What was limited.
         static_latency: Measured before the search, in the search's precision.
-        found: The search's result.
+        architecture: Of the network that ships.
+        found: The search's result; ``None`` if the architecture was given.
         rows: One per program that runs here.
         curves: Per program the ``(mean_ms, accuracy)`` that other thresholds would give on the
             calibration images, at the measured latency.
@@ -119,7 +121,8 @@ class Outcome:
     dynamic: Bundle
     budget: Budget
     static_latency: Latency
-    found: SearchResult
+    architecture: Architecture
+    found: SearchResult | None
     rows: tuple[Row, ...]
     curves: Mapping[str, tuple[tuple[float, float], ...]]
 

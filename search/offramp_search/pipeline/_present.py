@@ -9,6 +9,7 @@ from offramp_search.report import Point, plot_tradeoff
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from offramp_search.engine import SearchResult
     from offramp_search.pipeline._measure import Measured
     from offramp_search.pipeline._outcome import Outcome, Row
 
@@ -46,23 +47,26 @@ def _cells(
 
 def as_figures(outcome: Outcome) -> dict[str, Any]:
     """The raw figures behind the table; the times of single images stay in the run's folder."""
-    best = outcome.found.best
     return {
         "budget": outcome.budget,
         "static_ms": outcome.static_latency.median_ms,
-        "search": {
-            "trials": len(outcome.found.trials),
-            "refused": outcome.found.refused,
-            "architecture": best.architecture,
-            "predicted_stage_ms": best.stage_ms,
-            "search_accuracy": best.solution.accuracy,
-            "predicted_mean_ms": best.solution.mean_ms,
-        },
+        "architecture": outcome.architecture,
+        "search": None if outcome.found is None else _search_figures(outcome.found),
         "multiply_adds": {
             "static": sum(stage.multiply_adds for stage in outcome.static.manifest.stages),
             "dynamic": [stage.multiply_adds for stage in outcome.dynamic.manifest.stages],
         },
         "programs": {row.program: _row_figures(row) for row in outcome.rows},
+    }
+
+
+def _search_figures(found: SearchResult) -> dict[str, Any]:
+    return {
+        "trials": len(found.trials),
+        "refused": found.refused,
+        "predicted_stage_ms": found.best.stage_ms,
+        "search_accuracy": found.best.solution.accuracy,
+        "predicted_mean_ms": found.best.solution.mean_ms,
     }
 
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from offramp.calibration import split_images
+from offramp.errors import DataError
 from offramp_search.data import open_source
 from offramp_search.pipeline._bundle_steps import (
     certify,
@@ -81,9 +82,13 @@ def run_pipeline(
         num_stages=settings.num_stages,
         groups=settings.groups,
     )
+    chosen = settings.architecture
+    if chosen is not None and (fault := space.refusal(chosen)) is not None:
+        raise DataError(f"the architecture given makes no network: {fault}; give another")
     masked = train_shared(context, space, static)
-    found = search_architecture(context, space, masked, budget)
-    architecture = found.best.architecture
+    found = search_architecture(context, space, masked, budget) if chosen is None else None
+    architecture = chosen if found is None else found.best.architecture
+    assert architecture is not None
     network = train_final(context, space, masked, architecture, static)
 
     dynamic_bundle = export_once(context, "dynamic", network, settings.programs, architecture)
@@ -101,6 +106,7 @@ def run_pipeline(
         dynamic=dynamic_bundle,
         budget=budget,
         static_latency=latency,
+        architecture=architecture,
         found=found,
         rows=rows,
         curves=curves,

@@ -35,6 +35,7 @@ class Settings:
         num_stages: Stages of the network to find.
         groups: The largest number of parts a layer is cut into.
         trials: Architectures to try.
+        architecture: Build this one instead of searching: decision name -> choice.
         mean_share: The budget's mean latency as a share of the static network's measured one;
             used when ``mean_ms`` is not given.
         mean_ms: Budget: mean latency per image.
@@ -63,6 +64,7 @@ class Settings:
     num_stages: int = 2
     groups: int = 8
     trials: int = 50
+    architecture: dict[str, str | int] | None = None
     mean_share: float | None = 0.5
     mean_ms: float | None = None
     worst_ms: float | None = None

@@ -161,9 +161,9 @@ def _claim(
     if not any_early and reference == "self":
         return f"{program} has no early exit enabled, so nothing is lost against {against}."
     return (
-        f"With {100 * confidence:.4g} % confidence, {program} under this policy is at most "
-        f"{100 * limit:.4g} percentage points of accuracy below {against}, on images drawn like "
-        "the calibration images."
+        f"With {100 * confidence:.4g} % confidence, the accuracy of {program} under this policy is "
+        f"at most {100 * limit:.4g} % (absolute) below that of {against}, on images drawn like the "
+        "calibration images."
     )
 
 
