@@ -166,7 +166,8 @@ def test_an_architecture_of_another_space_is_refused(
     (tmp_path / "given.json").write_text('{"features.0": "1+1"}')
     done = offramp(*search_arguments(images, "--architecture", "given.json"), folder=tmp_path)
     assert done.returncode == 2
-    assert "missing" in done.stderr
+    assert "makes no network: an architecture needs exactly the decisions" in done.stderr
+    assert not list((tmp_path / "run").glob("*.safetensors"))
     (tmp_path / "given.json").write_text("[]")
     done = offramp(*search_arguments(images, "--architecture", "given.json"), folder=tmp_path)
     assert done.returncode == 2

@@ -20,13 +20,20 @@ from offramp_search.pipeline._context import Context, bind_data, load_splits
 from offramp_search.pipeline._outcome import Outcome, make_rows
 from offramp_search.pipeline._reporter import Reporter
 from offramp_search.pipeline._search_step import make_budget, search_architecture
-from offramp_search.pipeline._train_steps import train_base, train_final, train_shared
+from offramp_search.pipeline._train_steps import (
+    load_static,
+    train_base,
+    train_final,
+    train_shared,
+)
 from offramp_search.spaces import StaticTransform
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from offramp_search.bases import Base
     from offramp_search.pipeline._settings import Settings
+    from offramp_search.spaces import Architecture
 
 __all__ = ["run_pipeline"]
 
@@ -65,7 +72,10 @@ def run_pipeline(
         f"{len(splits.labels)} classes"
     )
 
-    base, static = train_base(context)
+    base = load_static(context)
+    if settings.architecture is not None:
+        _check(settings.architecture, _make_space(context, base))
+    static = train_base(context, base)
     counted = f"litert/{settings.latency_precision}"
     programs = measured_programs(context)
     static_bundle = export_once(
@@ -75,20 +85,12 @@ def run_pipeline(
     budget = make_budget(context, latency.median_ms)
     reporter.say(f"static: {latency.median_ms:.3f} ms in {counted}; budget {_describe(budget)}")
 
-    space = StaticTransform(
-        base.module,
-        image_shape=context.image_shape,
-        preprocess=base.preprocess,
-        num_stages=settings.num_stages,
-        groups=settings.groups,
-    )
-    chosen = settings.architecture
-    if chosen is not None and (fault := space.refusal(chosen)) is not None:
-        raise DataError(f"the architecture given makes no network: {fault}; give another")
+    space = _make_space(context, base)
     masked = train_shared(context, space, static)
-    found = search_architecture(context, space, masked, budget) if chosen is None else None
-    architecture = chosen if found is None else found.best.architecture
-    assert architecture is not None
+    found, architecture = None, settings.architecture
+    if architecture is None:
+        found = search_architecture(context, space, masked, budget)
+        architecture = found.best.architecture
     network = train_final(context, space, masked, architecture, static)
 
     dynamic_bundle = export_once(context, "dynamic", network, settings.programs, architecture)
@@ -111,6 +113,27 @@ def run_pipeline(
         rows=rows,
         curves=curves,
     )
+
+
+def _make_space(context: Context, base: Base) -> StaticTransform:
+    settings = context.settings
+    return StaticTransform(
+        base.module,
+        image_shape=context.image_shape,
+        preprocess=base.preprocess,
+        num_stages=settings.num_stages,
+        groups=settings.groups,
+    )
+
+
+def _check(architecture: Architecture, space: StaticTransform) -> None:
+    """Refuse an architecture given by the user before anything is trained."""
+    try:
+        fault = space.refusal(architecture)
+    except ValueError as error:
+        fault = str(error)
+    if fault is not None:
+        raise DataError(f"the architecture given makes no network: {fault}; give another")
 
 
 def _describe(budget: object) -> str:

@@ -25,25 +25,28 @@ if TYPE_CHECKING:
     from offramp_search.spaces.static_transform import MaskedNetwork
     from offramp_search.training import Recipe, TrainingProgress
 
-__all__ = ["train_base", "train_final", "train_shared"]
+__all__ = ["load_static", "train_base", "train_final", "train_shared"]
 
 
-def train_base(context: Context) -> tuple[Base, MultiStageNetwork]:
-    """The static network: trained here, or with the weights the user gave."""
+def load_static(context: Context) -> Base:
+    """The static network: with the weights the user gave, or untrained."""
     settings = context.settings
-    weights = None if settings.base_weights is None else Path(settings.base_weights)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(settings.seed)
-        base = load_base(
+        return load_base(
             settings.base,
             num_classes=len(context.splits.labels),
             image_shape=context.image_shape,
-            weights=weights,
+            weights=None if settings.base_weights is None else Path(settings.base_weights),
         )
+
+
+def train_base(context: Context, base: Base) -> MultiStageNetwork:
+    """The static network as one stage, trained in place unless it came with weights."""
     network = static_network(base)
-    if weights is None:
-        _train_once(context, "base", network, settings.base_recipe)
-    return base, network.eval()
+    if context.settings.base_weights is None:
+        _train_once(context, "base", network, context.settings.base_recipe)
+    return network.eval()
 
 
 def train_shared(

@@ -253,6 +253,34 @@ def test_layers_of_one_residual_stream_choose_together(
     assert "layer1.0.conv2" not in names
 
 
+@torch.no_grad()
+def test_layers_of_one_shape_can_be_tied(
+    make_base: Callable[[str], nn.Module], images: Tensor
+) -> None:
+    space = StaticTransform(
+        make_base("resnet20"),
+        image_shape=(16, 16),
+        preprocess=Preprocess(),
+        num_stages=2,
+        tie=True,
+    )
+    # Three streams, and the layers inside the blocks of each.
+    assert list(space.decisions()) == [
+        "conv1",
+        "layer1.0.conv1",
+        "layer2.0.conv1",
+        "layer2.0.conv2",
+        "layer3.0.conv1",
+        "layer3.0.conv2",
+    ]
+    network = space.build(dict.fromkeys(space.decisions(), "2+6"))
+    for block in ("layer2_0", "layer2_2"):
+        inner = network.stages[0].get_submodule(f"{block}_conv1")
+        assert isinstance(inner, nn.Conv2d)
+        assert inner.out_channels == 8
+    assert network(images)[1].shape == (2, 7)
+
+
 def test_groups_bound_the_choices(make_base: Callable[[str], nn.Module]) -> None:
     space = StaticTransform(
         make_base("vgg_small"),
@@ -263,13 +291,14 @@ def test_groups_bound_the_choices(make_base: Callable[[str], nn.Module]) -> None
     )
     choices = next(iter(space.decisions().values())).choices  # type: ignore[attr-defined]
     assert choices == ("2+0+0", "1+1+0", "1+0+1", "0+2+0", "0+1+1", "0+0+2")
-    for wrong in ({"num_stages": 0}, {"num_stages": 2, "groups": 0}):
+    for num_stages, groups in ((0, 8), (2, 0)):
         with pytest.raises(ValueError, match="got 0"):
             StaticTransform(
                 make_base("vgg_small"),
                 image_shape=(16, 16),
                 preprocess=Preprocess(),
-                **wrong,
+                num_stages=num_stages,
+                groups=groups,
             )
 
 

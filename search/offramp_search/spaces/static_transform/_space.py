@@ -50,6 +50,9 @@ class StaticTransform(Space):
         num_stages: Stages of every network.
         groups: The largest number of parts a unit is cut into. Where a device computes channels in
             eights or sixteens, smaller parts save nothing.
+        tie: Let all layers that write maps of one shape choose together (residual streams apart
+            from layers inside blocks). A far smaller space with far fewer blocks to measure, for
+            deep networks and short searches.
 
     Raises:
         UnsupportedOperatorError: The base uses an operator that has no rule.
@@ -64,6 +67,7 @@ class StaticTransform(Space):
         preprocess: Preprocess,
         num_stages: int,
         groups: int = 8,
+        tie: bool = False,
     ) -> None:
         if not 1 <= num_stages <= 16:
             raise ValueError(f"num_stages must be from 1 to 16, got {num_stages}")
@@ -73,7 +77,7 @@ class StaticTransform(Space):
         self._image_shape = image_shape
         self._preprocess = preprocess
         self._graph = read_graph(base, image_shape)
-        self._units = find_units(self._graph, groups=groups, stages=num_stages)
+        self._units = find_units(self._graph, groups=groups, stages=num_stages, tie=tie)
         self._by_name = {unit.name: unit for unit in self._units}
         self._base: MaskedNetwork | None = None
         self._labellings: dict[tuple[str, ...], Labelling] = {}

@@ -33,7 +33,7 @@ class Unit:
     labels: dict[str, bytes]
 
 
-def find_units(graph: Graph, *, groups: int, stages: int) -> tuple[Unit, ...]:
+def find_units(graph: Graph, *, groups: int, stages: int, tie: bool) -> tuple[Unit, ...]:
     """Find the units of a base, in the order of their first layers.
 
     A sum or product ties what it reads; whatever keeps its channels passes the tie on. Where the
@@ -44,6 +44,8 @@ def find_units(graph: Graph, *, groups: int, stages: int) -> tuple[Unit, ...]:
         graph: The base.
         groups: The largest number of parts that a unit is cut into.
         stages: Stages to distribute the parts over.
+        tie: Whether all layers that write alone into maps of one shape are one unit, too; and all
+            residual streams of one shape.
     """
     parent: list[int] = list(range(len(graph.nodes)))
 
@@ -75,6 +77,8 @@ def find_units(graph: Graph, *, groups: int, stages: int) -> tuple[Unit, ...]:
         if node.operands and tied[node.operands[0]]:
             top = root(node.operands[0])
             grains[top] = math.lcm(grains.get(top, 1), node.rule.grain)
+    if tie:
+        layers, grains = _tie_by_shape(graph, layers, grains)
     units, names = [], set()
     for top, members in layers.items():
         first = graph.nodes[members[0]]
@@ -85,6 +89,21 @@ def find_units(graph: Graph, *, groups: int, stages: int) -> tuple[Unit, ...]:
         labels = _cuts(channels, grains.get(top, 1), groups, stages)
         units.append(Unit(name, tuple(members), channels, labels))
     return tuple(units)
+
+
+def _tie_by_shape(
+    graph: Graph, layers: dict[int, list[int]], grains: dict[int, int]
+) -> tuple[dict[int, list[int]], dict[int, int]]:
+    """Join units whose layers write maps of one shape, streams with streams."""
+    tied: dict[int, list[int]] = {}
+    tied_grains: dict[int, int] = {}
+    tops: dict[tuple[object, ...], int] = {}
+    for top, members in layers.items():
+        key = (graph.nodes[members[0]].shape, len(members) > 1)
+        first = tops.setdefault(key, top)
+        tied.setdefault(first, []).extend(members)
+        tied_grains[first] = math.lcm(tied_grains.get(first, 1), grains.get(top, 1))
+    return tied, tied_grains
 
 
 def _cuts(channels: int, grain: int, groups: int, stages: int) -> dict[str, bytes]:
