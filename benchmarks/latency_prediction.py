@@ -2,10 +2,10 @@
 
 Random two- and three-stage architectures of the static transform, of two bases (a small VGG of
 28×28 images and ResNet-20 of 32×32), are predicted from a latency table: the sum of the blocks of
-each stage, measured once, alone. Every network is then exported as one LiteRT program and each of
-its stages timed by itself. The error of a stage is |predicted - measured| / measured; its median
-over all stages is the claim, and the error of whole networks and the rank correlation stand
-beside it.
+each stage, measured once, alone. Every network is then exported as one LiteRT program and its
+stages timed one after the other, as `predict` runs them. The error of a stage is
+|predicted - measured| / measured; its median over all stages is the claim, and the error of whole
+networks and the rank correlation stand beside it.
 
 The table is measured anew by every run, so that both sides meet the same machine.
 
@@ -23,7 +23,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from offramp.profiling import measure_signatures
+from offramp.profiling import measure_stages
+from offramp.runtimes import open_runtime
 from offramp_export import export
 from offramp_export.targets import LiteRT
 from offramp_search.bases import load_base
@@ -154,9 +155,9 @@ def measure(
             labels=[str(index) for index in range(10)],
             calibration_images=images,
         ).bundle
-        program = bundle.read(bundle.program().files[0])
-    latencies = measure_signatures(program, threads=1, runs=runs)
-    return [latencies[f"stage_{index}"].median_ms for index in range(len(stages))]
+        with open_runtime(bundle) as runtime:
+            latencies = measure_stages(runtime, images[0], runs=runs)
+    return [latency.median_ms for latency in latencies]
 
 
 def rank_correlation(first: list[float], second: list[float]) -> float:

@@ -33,7 +33,7 @@ class Device(ABC):
         runs: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> Mapping[str, Latency]:
-        """Time every signature of a LiteRT program on its own, in interleaved rounds.
+        """Time every signature of a LiteRT program on its own, in turns.
 
         One program with many signatures lets one transfer measure hundreds of blocks.
 
@@ -41,7 +41,7 @@ class Device(ABC):
             program: The content of a ``.tflite`` file.
             threads: Threads the runtime is given.
             runs: Samples to keep per signature.
-            progress: Called with (rounds done, rounds in all).
+            progress: Called with (turns done, turns in all).
 
         Raises:
             DeviceError: The device cannot be reached, or the program does not run there.

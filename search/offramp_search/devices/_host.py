@@ -40,7 +40,7 @@ class HostDevice(Device):
         runs: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> Mapping[str, Latency]:
-        """Time every signature in this process, in interleaved rounds.
+        """Time every signature in this process, in turns.
 
         Raises:
             DeviceError: The program does not run here.

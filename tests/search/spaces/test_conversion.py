@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from offramp_search.spaces import Architecture, StaticTransform
 
-pytest.importorskip("litert_torch")
-
 
 def _operators(program: bytes) -> Counter[str]:
     from ai_edge_litert import schema_py_generated as schema

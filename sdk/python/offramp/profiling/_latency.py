@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MeasuredPredictions", "measure_predictions", "measure_signatures", "measure_stages"]
 
+_RUNS_PER_TURN = 10
+
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,15 +78,17 @@ def measure_signatures(
 ) -> dict[str, Latency]:
     """Time every signature of a LiteRT program by itself.
 
-    The signatures take turns, one run each per round, so that a device that slows down, or a
-    neighbour that wakes up, is felt by all alike.
+    The signatures take turns, so that a device that slows down, or a neighbour that wakes up, is
+    felt by all alike. A turn is several runs long and its first one does not count: hundreds of
+    signatures that alternate would read their weights from memory each time, which a network that
+    runs on its own does not.
 
     Args:
         program: The ``.tflite`` file's content.
         threads: How many threads the kernels may use.
-        runs: Rounds to measure.
-        warmup_runs: Rounds to run, and throw away, first.
-        progress: Called with the number of rounds done and the number in all.
+        runs: Samples to take of each signature.
+        warmup_runs: Runs of each signature to make, and throw away, first.
+        progress: Called with the number of turns done and the number in all.
 
     Returns:
         Signature name -> latency, in the order of the file.
@@ -102,16 +106,21 @@ def measure_signatures(
             buffer.write(_random(generator, dtype, shape))
         bound[signature.name], _ = engine.bind(signature, inputs)
     samples: dict[str, list[float]] = {name: [] for name in bound}
+    turns = [min(_RUNS_PER_TURN, runs - done) for done in range(0, runs, _RUNS_PER_TURN)]
     with engine:
-        for run in range(-warmup_runs, runs):
-            for name, call in bound.items():
-                began = perf_counter()
+        for call in bound.values():
+            for _ in range(warmup_runs):
                 call()
-                ended = perf_counter()
-                if run >= 0:
+        for turn, runs_in_turn in enumerate(turns):
+            for name, call in bound.items():
+                call()
+                for _ in range(runs_in_turn):
+                    began = perf_counter()
+                    call()
+                    ended = perf_counter()
                     samples[name].append(1e3 * (ended - began))
             if progress is not None:
-                progress(run + warmup_runs + 1, runs + warmup_runs)
+                progress(turn + 1, len(turns))
     return {name: Latency(tuple(taken), warmup_runs) for name, taken in samples.items()}
 
 
