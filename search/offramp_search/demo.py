@@ -38,7 +38,7 @@ def demo_settings(source: str, *, seed: int = 0, quick: bool = False) -> Setting
         num_stages=2,
         groups=4,
         trials=40,
-        mean_share=0.5,
+        mean_share=0.25,
         train_images=12_000,
         search_images=1_500,
         calibration_images=8_000,

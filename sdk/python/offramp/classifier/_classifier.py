@@ -68,6 +68,9 @@ class DynamicClassifier:
         self._input = input_spec
         self._policy = policy
         self._expected_ms = tuple(expected_ms)
+        enabled = (False,) * stages if policy is None else policy.enabled
+        self._asks = (*enabled[:-1], True)
+        self._asks_all = (True,) * stages
         self._lock = threading.Lock()
         self._seen_ms = [deque[float](maxlen=_WINDOW) for _ in range(stages)]
         self._see_every_stage_once()
@@ -164,6 +167,8 @@ class DynamicClassifier:
             raise ValueError(f"max_results is {max_results}, expected at least 1, or None for all")
         array = load_image(image, self._input)
         policy = self._policy
+        # With a deadline, any exit may have to answer.
+        asks = self._asks if deadline_ms is None else self._asks_all
         stage_ms: list[float] = []
         reason: Reason = "last_exit"
         with self._lock:
@@ -175,14 +180,17 @@ class DynamicClassifier:
             exit = 0
             while True:
                 stage_began = perf_counter()
-                logits = runtime.run(exit)
+                if asks[exit]:
+                    logits = runtime.run(exit)
+                else:
+                    runtime.skip(exit)
                 stage_ended = perf_counter()
                 took_ms = 1e3 * (stage_ended - stage_began)
                 stage_ms.append(took_ms)
                 self._seen_ms[exit].append(took_ms)
                 if exit == last:
                     break
-                if policy is not None and decides(policy, exit, logits):
+                if policy is not None and asks[exit] and decides(policy, exit, logits):
                     reason = "confident"
                     break
                 if deadline_ms is not None:
@@ -203,11 +211,11 @@ class DynamicClassifier:
             reason=reason,
             stage_ms=tuple(stage_ms),
             total_ms=1e3 * (perf_counter() - began),
-            _logits=logits,
-            _temperature=temperature,
-            _labels=self._labels,
-            _max_results=max_results,
-            _score_threshold=score_threshold,
+            logits=logits,
+            temperature=temperature,
+            labels=self._labels,
+            max_results=max_results,
+            score_threshold=score_threshold,
         )
 
     def close(self) -> None:

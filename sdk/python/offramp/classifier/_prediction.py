@@ -36,7 +36,7 @@ class Category:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Prediction:
     """The answer to one image, where it came from, and what it took.
 
@@ -60,8 +60,40 @@ class Prediction:
     _logits: NDArray[np.float32] = field(repr=False, compare=False)
     _temperature: float = field(repr=False, compare=False)
     _labels: tuple[str, ...] = field(repr=False, compare=False)
-    _max_results: int | None = field(default=None, repr=False, compare=False)
-    _score_threshold: float = field(default=0.0, repr=False, compare=False)
+    _max_results: int | None = field(repr=False, compare=False)
+    _score_threshold: float = field(repr=False, compare=False)
+
+    def __init__(
+        self,
+        label: str,
+        index: int,
+        score: float,
+        exit: int,
+        reason: Reason,
+        stage_ms: tuple[float, ...],
+        total_ms: float,
+        *,
+        logits: NDArray[np.float32],
+        temperature: float,
+        labels: tuple[str, ...],
+        max_results: int | None = None,
+        score_threshold: float = 0.0,
+    ) -> None:
+        # One call instead of a dozen: this is made for every image, with cold caches.
+        self.__dict__.update(
+            label=label,
+            index=index,
+            score=score,
+            exit=exit,
+            reason=reason,
+            stage_ms=stage_ms,
+            total_ms=total_ms,
+            _logits=logits,
+            _temperature=temperature,
+            _labels=labels,
+            _max_results=max_results,
+            _score_threshold=score_threshold,
+        )
 
     @functools.cached_property
     def probabilities(self) -> NDArray[np.float64]:

@@ -52,6 +52,13 @@ class Runtime(ABC):
             ClosedError: The runtime is closed.
         """
 
+    def skip(self, stage: int) -> None:
+        """Run one stage for its carry alone; its exit is not asked.
+
+        As ``run``, but for the logits: a runtime that has to fetch them overrides this.
+        """
+        self.run(stage)
+
     @abstractmethod
     def close(self) -> None:
         """Free the program; may be called more than once."""

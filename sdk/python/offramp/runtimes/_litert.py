@@ -55,9 +55,13 @@ class LiteRTRuntime(Runtime):
         self._logits: list[Callable[[], NDArray[np.float32]]] = []
         image, *_ = carry = engine.input_buffers(signatures["stage_0"])
         for name, stage in zip(expected, stages, strict=True):
-            run, outputs = engine.bind(signatures[name], carry)
+            logits = stage.outputs[0]
+            buffer, array = engine.array_buffer(logits.dtype, logits.shape)
+            run, outputs = engine.bind(signatures[name], carry, first_output=buffer)
+            if outputs[0] is not buffer:
+                raise ProgramError(f"the logits of {name} are one of its inputs; export it anew")
             self._runs.append(run)
-            self._logits.append(_reader(outputs[0], stage.outputs[0]))
+            self._logits.append(_reader(array[0], logits))
             carry = outputs[1:]
         self._write = image.write
         self._prepare = _Input(stages[0].inputs[0])
@@ -84,17 +88,20 @@ class LiteRTRuntime(Runtime):
 
     def run(self, stage: int) -> NDArray[np.float32]:
         """Run one stage on the image, or on the carry of the stage before it."""
+        self.skip(stage)
+        return self._logits[stage]()
+
+    def skip(self, stage: int) -> None:
+        """Run one stage and leave its logits where they are."""
         if stage != self._next_stage or stage == len(self._runs):
             raise self._out_of_turn(stage)
         # Until it has succeeded there is no carry to go on from.
         self._next_stage = None
         try:
             self._runs[stage]()
-            logits = self._logits[stage]()
         except RuntimeError as error:
             raise ProgramError(f"LiteRT could not run stage {stage}: {error}") from error
         self._next_stage = stage + 1
-        return logits
 
     def _out_of_turn(self, stage: int) -> ClosedError | ProgramError:
         if self._engine is None:
@@ -152,22 +159,19 @@ def _same_scale(found: tuple[float, int] | None, entry: TensorEntry) -> bool:
     return near and found[1] == listed.zero_point
 
 
-def _reader(buffer: Any, entry: TensorEntry) -> Callable[[], NDArray[np.float32]]:
-    """A function that copies the logits out of their buffer, as float32."""
-    classes = entry.shape[-1]
-    dtype = np.dtype(entry.dtype)
+def _reader(stored: NDArray[Any], entry: TensorEntry) -> Callable[[], NDArray[np.float32]]:
+    """A function that copies the logits out of the array they are written to, as float32."""
     if entry.quantization is None:
 
         def read() -> NDArray[np.float32]:
-            values: NDArray[np.float32] = buffer.read(classes, dtype).astype(np.float32, copy=False)
-            return values
+            return stored.astype(np.float32)
 
     else:
         scale = np.float32(entry.quantization.scale)
         zero_point = np.float32(entry.quantization.zero_point)
 
         def read() -> NDArray[np.float32]:
-            values: NDArray[np.float32] = buffer.read(classes, dtype).astype(np.float32)
+            values: NDArray[np.float32] = stored.astype(np.float32)
             values -= zero_point
             values *= scale
             return values

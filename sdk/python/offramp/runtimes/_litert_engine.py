@@ -16,7 +16,11 @@ from offramp.runtimes._quiet import Said, capture_stderr, silence_process_exit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
 __all__ = ["LiteRTEngine", "Signature", "refusals"]
+
+_ALIGNMENT_BYTES = 64  # what the engine asks of memory that is not its own
 
 
 @final
@@ -118,7 +122,29 @@ class LiteRTEngine:
         with refusals(f"make the inputs of {signature.name}"):
             return list(self._model.create_input_buffers(signature.index))
 
-    def bind(self, signature: Signature, inputs: list[Any]) -> tuple[Callable[[], None], list[Any]]:
+    def array_buffer(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, NDArray[Any]]:
+        """A buffer whose memory is an array: to read or write it is no call of the engine.
+
+        Args:
+            dtype: Of the tensor.
+            shape: Of the tensor.
+
+        Returns:
+            The buffer, and the array of that dtype and shape, which must outlive it.
+        """
+        from ai_edge_litert.tensor_buffer import TensorBuffer
+
+        size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        # Kernels may read a little past the end of what they are given.
+        memory = np.zeros(size_bytes + 2 * _ALIGNMENT_BYTES, np.uint8)
+        start = -memory.ctypes.data % _ALIGNMENT_BYTES
+        array = memory[start : start + size_bytes].view(dtype).reshape(shape)
+        with refusals("make a buffer"):
+            return TensorBuffer.create_from_host_memory(array), array
+
+    def bind(
+        self, signature: Signature, inputs: list[Any], first_output: Any = None
+    ) -> tuple[Callable[[], None], list[Any]]:
         """Bind a signature to its input buffers and to output buffers of its own.
 
         An output that is one of the inputs shares that input's buffer: given another buffer, the
@@ -127,12 +153,15 @@ class LiteRTEngine:
         Args:
             signature: From ``signatures``.
             inputs: Buffers, possibly outputs of another signature; nothing is copied.
+            first_output: A buffer to use for the first output, unless that is one of the inputs.
 
         Returns:
             A function that runs the signature, and the output buffers.
         """
         with refusals(f"make the outputs of {signature.name}"):
             outputs = list(self._model.create_output_buffers(signature.index))
+        if first_output is not None:
+            outputs[0] = first_output
         for place, shared in enumerate(signature.same_as_input):
             if shared is not None:
                 outputs[place] = inputs[shared]

@@ -75,6 +75,18 @@ class RuntimeContract(ABC):
                 for before, after in zip(first, _chain(runtime, case.images[0]), strict=True):
                     np.testing.assert_array_equal(before, after)
 
+    def test_a_skipped_stage_hands_on_its_carry(self) -> None:
+        """Stages after a skipped one answer as if it had been asked, and in the same order."""
+        case = self.case()
+        with case.open() as runtime:
+            runtime.start(case.images[0])
+            last = runtime.num_stages - 1
+            for stage in range(last):
+                runtime.skip(stage)
+            _assert_close(runtime.run(last), case.logits[last, 0], case.tolerance)
+            runtime.start(case.images[0])
+            _assert_raises(ProgramError, lambda: runtime.skip(last + 1))
+
     def test_answers_are_the_callers_own(self) -> None:
         """No later call changes an array that was handed out, nor does changing it do harm."""
         case = self.case()
