@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offramp.policy import probabilities, top_class
+from offramp.policy import top_class
 
 _LOGITS = st.integers(2, 80).flatmap(
     lambda classes: arrays(
@@ -19,19 +19,16 @@ _LOGITS = st.integers(2, 80).flatmap(
 )
 
 
-@given(logits=_LOGITS, temperature=st.floats(0.05, 20.0))
+@given(logits=_LOGITS)
 def test_it_is_the_first_of_the_largest(
-    logits: np.ndarray[tuple[int], np.dtype[np.float32]], temperature: float
+    logits: np.ndarray[tuple[int], np.dtype[np.float32]],
 ) -> None:
-    index, score = top_class(logits, temperature)
-    assert index == int(logits.argmax())
-    assert score == pytest.approx(float(probabilities(logits, temperature)[index]), rel=1e-12)
+    assert top_class(logits) == int(logits.argmax())
 
 
 @pytest.mark.parametrize("classes", [3, 100])
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_logits_that_are_not_finite_show(classes: int, bad: float) -> None:
     logits = np.zeros(classes, np.float32)
     logits[1] = bad
-    with np.errstate(invalid="ignore"):
-        assert math.isnan(top_class(logits)[1])
+    assert top_class(logits) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import threading
 from collections import deque
@@ -199,20 +198,18 @@ class DynamicClassifier:
                         reason = "deadline"
                         break
                 exit += 1
-        temperature = 1.0 if policy is None else policy.temperatures[exit]
-        index, score = top_class(logits, temperature)
-        if not math.isfinite(score):
+        index = top_class(logits)
+        if index is None:
             raise ProgramError(f"exit {exit} gave logits that are not finite; verify the bundle")
         return Prediction(
             label=self._labels[index],
             index=index,
-            score=score,
             exit=exit,
             reason=reason,
             stage_ms=tuple(stage_ms),
             total_ms=1e3 * (perf_counter() - began),
             logits=logits,
-            temperature=temperature,
+            temperature=1.0 if policy is None else policy.temperatures[exit],
             labels=self._labels,
             max_results=max_results,
             score_threshold=score_threshold,

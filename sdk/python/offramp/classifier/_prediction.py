@@ -36,14 +36,13 @@ class Category:
 
 
 @final
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Prediction:
     """The answer to one image, where it came from, and what it took.
 
     Attributes:
         label: The name of the most probable class.
         index: Its index; of equal ones the first.
-        score: Its probability, between 0 and 1, at the policy's temperature.
         exit: The exit that answered, counted from 0.
         reason: Why that exit answered: ``confident``, ``last_exit`` or ``deadline``.
         stage_ms: The time of each stage that ran, in milliseconds.
@@ -52,22 +51,20 @@ class Prediction:
 
     label: str
     index: int
-    score: float
     exit: int
     reason: Reason
     stage_ms: tuple[float, ...]
     total_ms: float
-    _logits: NDArray[np.float32] = field(repr=False, compare=False)
-    _temperature: float = field(repr=False, compare=False)
-    _labels: tuple[str, ...] = field(repr=False, compare=False)
-    _max_results: int | None = field(repr=False, compare=False)
-    _score_threshold: float = field(repr=False, compare=False)
+    _logits: NDArray[np.float32] = field(compare=False)
+    _temperature: float = field(compare=False)
+    _labels: tuple[str, ...] = field(compare=False)
+    _max_results: int | None = field(compare=False)
+    _score_threshold: float = field(compare=False)
 
     def __init__(
         self,
         label: str,
         index: int,
-        score: float,
         exit: int,
         reason: Reason,
         stage_ms: tuple[float, ...],
@@ -83,7 +80,6 @@ class Prediction:
         self.__dict__.update(
             label=label,
             index=index,
-            score=score,
             exit=exit,
             reason=reason,
             stage_ms=stage_ms,
@@ -96,11 +92,24 @@ class Prediction:
         )
 
     @functools.cached_property
-    def probabilities(self) -> NDArray[np.float64]:
-        """``(classes,)`` float64, all classes in the order of the labels.
+    def score(self) -> float:
+        """Its probability, between 0 and 1, at the policy's temperature.
 
-        Made when first read, as ``categories`` is: most callers want one label and its score.
+        Like ``probabilities`` and ``categories`` made when first read, so that who wants the label
+        alone does not wait for it.
         """
+        return float(self.probabilities[self.index])
+
+    def __repr__(self) -> str:
+        return (
+            f"Prediction(label={self.label!r}, index={self.index}, score={self.score:.4f}, "
+            f"exit={self.exit}, reason={self.reason!r}, stage_ms={self.stage_ms}, "
+            f"total_ms={self.total_ms})"
+        )
+
+    @functools.cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """``(classes,)`` float64, all classes in the order of the labels."""
         return probabilities(self._logits, self._temperature)
 
     @functools.cached_property

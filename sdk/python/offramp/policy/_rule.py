@@ -87,27 +87,17 @@ def answers(policy: Policy, exit: int, probability: NDArray[np.float64]) -> bool
     return bool(signal_values(probability, policy.signal) >= policy.thresholds[exit])
 
 
-def top_class(logits: NDArray[np.float32], temperature: float = 1.0) -> tuple[int, float]:
-    """The most probable class, the first of equal ones, and its probability.
-
-    The rounding of the probability may differ from that of ``probabilities`` in the last bit.
+def top_class(logits: NDArray[np.float32]) -> int | None:
+    """The most probable class, the first of equal ones; ``None`` if a logit is not finite.
 
     Args:
         logits: ``(classes,)`` float32.
-        temperature: Positive.
-
-    Returns:
-        Index and probability; the latter is not a number if a logit is not one.
     """
     if len(logits) > _FEW_CLASSES:
-        index = int(logits.argmax())
-        return index, float(probabilities(logits, temperature)[index])
+        return int(logits.argmax()) if np.isfinite(logits).all() else None
     # Right after a stage has filled the caches, a few plain floats are quicker than as many arrays.
     values = logits.tolist()
-    largest = max(values)
-    return values.index(largest), 1.0 / sum(
-        [math.exp((value - largest) / temperature) for value in values]
-    )
+    return values.index(max(values)) if math.isfinite(sum(values)) else None
 
 
 def decides(policy: Policy, exit: int, logits: NDArray[np.float32]) -> bool:
