@@ -5,6 +5,7 @@ All bindings implement exactly this; ``sdk/conformance`` decides when they diffe
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 
     from offramp.bundle import Policy
 
-__all__ = ["answers", "choose_exits", "decides", "probabilities", "signal_values"]
+__all__ = [
+    "answers",
+    "choose_exits",
+    "decides",
+    "probabilities",
+    "signal_values",
+    "top_class",
+]
 
 # Up to so many classes plain floats are quicker than arrays, whose code the kernels have just
 # pushed out of the processor's cache.
@@ -118,12 +126,37 @@ def decides(policy: Policy, exit: int, logits: NDArray[np.float32]) -> bool:
     temperature = policy.temperatures[exit]
     if policy.signal == "max_probability" and len(logits) <= _FEW_CLASSES:
         values = logits.tolist()
-        largest = max(values)
+        values.sort()
+        largest = values[-1]
+        gap = largest - values[-2]
+        never_below, always_above = _gap_bounds(policy.thresholds[exit], temperature, len(values))
+        if gap < never_below:
+            return False
+        if gap > always_above:
+            return True
         total = sum([math.exp((value - largest) / temperature) for value in values])
         distance = 1.0 / total - policy.thresholds[exit]
         if abs(distance) > _CLOSE:
             return distance > 0
     return answers(policy, exit, probabilities(logits, temperature))
+
+
+@functools.lru_cache(maxsize=256)
+def _gap_bounds(threshold: float, temperature: float, classes: int) -> tuple[float, float]:
+    """What the lead of the largest logit alone tells of the largest probability.
+
+    With a lead g over the second it lies between ``1 / (1 + (classes - 1) exp(-g / T))`` and
+    ``1 / (1 + exp(-g / T))``.
+
+    Returns:
+        A lead below which it cannot reach the threshold, and one above which it must.
+    """
+    low, high = threshold - _CLOSE, threshold + _CLOSE
+    never_below = temperature * math.log(low / (1.0 - low)) if low > 0.0 else -math.inf
+    always_above = (
+        temperature * math.log((classes - 1) * high / (1.0 - high)) if high < 1.0 else math.inf
+    )
+    return never_below, always_above
 
 
 def choose_exits(policy: Policy, logits: ArrayLike) -> NDArray[np.int64]:
