@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -31,16 +32,20 @@ def _program() -> bytes:
     )
 
 
-class DeviceContract:
-    """Fill in the ``device`` fixture in a subclass, and pytest runs the contract.
+class DeviceContract(ABC):
+    """Say in a subclass how to make the device, and pytest runs the contract.
 
     Every test converts or measures for real; together they take a few seconds.
     """
 
+    @abstractmethod
+    def make_device(self) -> Device:
+        """The device under test."""
+
     @pytest.fixture
     def device(self) -> Device:
-        """The device under test."""
-        raise NotImplementedError("fill in the device fixture")
+        """What ``make_device`` makes, for each test."""
+        return self.make_device()
 
     def test_the_record_is_stable_text(self, device: Device) -> None:
         """Tables are keyed by it."""

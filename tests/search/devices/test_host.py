@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 class TestHostDevice(DeviceContract):
-    @pytest.fixture
-    def device(self) -> Device:
+    def make_device(self) -> Device:
         return HostDevice()
 
     def test_every_stage_of_a_bundle_is_measured(

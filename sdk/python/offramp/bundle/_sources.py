@@ -126,6 +126,7 @@ class ZipSource(Source):
         try:
             with zipfile.ZipFile(path) as archive, path.open("rb") as file:
                 self._members = {info.filename for info in _stored_members(archive, file)}
+        # zipfile says NotImplementedError of compressions and versions that it does not know.
         except (zipfile.BadZipFile, NotImplementedError, OSError, struct.error) as error:
             raise IntegrityError(
                 f"{path} is neither a folder nor a sound zip ({error}); expected a bundle"

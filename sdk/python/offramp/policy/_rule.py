@@ -119,12 +119,9 @@ def decides(policy: Policy, exit: int, logits: NDArray[np.float32]) -> bool:
         exit: The exit, counted from 0.
         logits: ``(classes,)`` float32.
     """
-    if exit == len(policy.enabled) - 1:
-        return True
-    if not policy.enabled[exit]:
-        return False
     temperature = policy.temperatures[exit]
-    if policy.signal == "max_probability" and len(logits) <= _FEW_CLASSES:
+    asked = policy.enabled[exit] and exit < len(policy.enabled) - 1
+    if asked and policy.signal == "max_probability" and len(logits) <= _FEW_CLASSES:
         values = logits.tolist()
         values.sort()
         largest = values[-1]
