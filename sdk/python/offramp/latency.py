@@ -65,6 +65,38 @@ class Latency:
         """
         return self._percentile(0.99, _SAMPLES_FOR_P99)
 
+    def bound_ms(self, quantile: float, confidence: float = 0.95) -> float:
+        """An upper confidence bound of a quantile, by order statistics.
+
+        The k-th smallest of n independent samples lies above the q-quantile with probability
+        ``P(Binomial(n, q) < k)`` at least, whatever their distribution; the smallest k that
+        reaches the confidence is taken. With fewer than ``log(1 - confidence) / log(q)`` samples
+        (299 for a 99th percentile at 95 %) none does: then it is the largest sample, and the
+        confidence ``1 - q ** n``.
+
+        Args:
+            quantile: Between 0 and 1, both exclusive.
+            confidence: Between 0 and 1, both exclusive.
+        """
+        if not (0 < quantile < 1 and 0 < confidence < 1):
+            raise ValueError(
+                f"quantile is {quantile} and confidence {confidence}; both lie between 0 and 1"
+            )
+        ordered = sorted(self.samples_ms)
+        rank = len(ordered)
+        # Down from the largest: above = P(at least `rank` of n samples are below the quantile).
+        log_term = rank * math.log(quantile)
+        above = math.exp(log_term)
+        while rank > 1:
+            # The next term of the binomial tail, by its ratio to the one before.
+            log_term += math.log(rank / (len(ordered) - rank + 1))
+            log_term += math.log1p(-quantile) - math.log(quantile)
+            above += math.exp(log_term)
+            if above > 1.0 - confidence:
+                break
+            rank -= 1
+        return ordered[rank - 1]
+
     def _percentile(self, quantile: float, needed: int) -> float:
         if len(self.samples_ms) < needed:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,13 @@ from hypothesis.extra import numpy as hnp
 
 from offramp import Category, DynamicClassifier, Policy
 from offramp.bundle import InputSpec
+from offramp.classifier import StageLimits
 from offramp.errors import BundleError, ClosedError, ImageError, ProgramError
 from offramp.policy import choose_exits, decides, probabilities, signal_values
 from offramp.testing import FakeRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -48,14 +48,14 @@ def _policy(**changes: Any) -> Policy:
 
 
 def _classifier(
-    fake: FakeRuntime, policy: Policy | None, expected_ms: Sequence[float] = ()
+    fake: FakeRuntime, policy: Policy | None, limits_ms: Sequence[float] = ()
 ) -> DynamicClassifier:
     return DynamicClassifier(
         fake,
         labels=LABELS,
         input_spec=InputSpec(height=8, width=8),
         policy=policy,
-        expected_ms=expected_ms,
+        limits=StageLimits(tuple(limits_ms), 0.95, 300, "profile") if limits_ms else None,
     )
 
 
@@ -210,14 +210,21 @@ def test_a_deadline_does_not_hold_back_a_sure_exit() -> None:
     assert (answer.exit, answer.reason) == (0, "confident")
 
 
-def test_recorded_latencies_count_until_enough_was_seen() -> None:
+def test_limits_decide_and_not_what_was_seen() -> None:
     fake = FakeRuntime(LOGITS)
-    classifier = _classifier(fake, None, expected_ms=(0.0, 0.0, 1e6))
+    classifier = _classifier(fake, None, limits_ms=(0.0, 0.0, 1e6))
     image = fake.image(2)
-    assert classifier.predict(image, deadline_ms=5_000).reason == "deadline"
     for _ in range(5):
-        classifier.predict(image)
-    assert classifier.predict(image, deadline_ms=5_000).reason == "last_exit"
+        assert classifier.predict(image).reason == "last_exit"
+        assert classifier.predict(image, deadline_ms=5_000).reason == "deadline"
+
+
+def test_without_a_profile_the_stages_are_timed_at_load() -> None:
+    limits = _classifier(_timed([1, 2, 4]), None).stage_limits
+    assert limits.source == "load"
+    assert 1 <= limits.runs <= 10
+    assert limits.confidence == pytest.approx(1 - 0.99**limits.runs)
+    assert [least <= got for least, got in zip([1, 2, 4], limits.ms, strict=True)] == [True] * 3
 
 
 def test_waiting_counts_towards_the_deadline() -> None:
@@ -293,15 +300,7 @@ def _two_exits() -> dict[str, Any]:
 def test_what_does_not_fit_the_program(fake: FakeRuntime) -> None:
     with pytest.raises(BundleError, match="policy is for 2 stages, the program has 3"):
         _classifier(fake, _policy(**_two_exits()))
-    with pytest.raises(BundleError, match="expected_ms is for 1 stages"):
-        _classifier(fake, None, expected_ms=(1.0,))
+    with pytest.raises(BundleError, match="limit is for 1 stages"):
+        _classifier(fake, None, limits_ms=(1.0,))
     with pytest.raises(ImageError, match="got int"):
         _classifier(fake, None).predict(3)  # type: ignore[arg-type]
-
-
-def test_expected_time_is_the_median_of_the_latest(
-    fake: FakeRuntime, make_policy: Callable[..., Policy]
-) -> None:
-    classifier = _classifier(fake, None)
-    times = [classifier.predict(fake.image(2)).stage_ms[2] for _ in range(40)]
-    assert classifier._next_ms(2) == statistics.median(times[-31:])

@@ -12,6 +12,7 @@ from PIL import Image
 
 from offramp import Bundle, DynamicClassifier, Policy
 from offramp.bundle import LatencyEntry, pack_bundle
+from offramp.classifier import StageLimits
 from offramp.errors import BundleError
 from offramp.policy import choose_exits, probabilities, signal_values
 from offramp.profiling import device_record
@@ -90,7 +91,7 @@ def test_latencies_of_this_device_are_taken_up(calibrated: Bundle) -> None:
             "program": "litert/int8",
             "device": device_record(),
             "threads": 1,
-            "stage_samples_ms": ((1.0,), (2.0,), (1e6,)),
+            "stage_samples_ms": ((1.0,) * 299, (2.0,) * 299, (3.0,) * 298 + (1e6,)),
             "warmup_runs": 1,
             "measured_at": "2026-11-24T00:00:00+00:00",
         }
@@ -99,11 +100,15 @@ def test_latencies_of_this_device_are_taken_up(calibrated: Bundle) -> None:
     image = calibrated.vectors().images[0]
     other = calibrated.add_latency(entry(device={"processor": "another"}))
     other = other.add_latency(entry(threads=2)).add_latency(entry(program="litert/float32"))
+    # Too few samples to state a 99th percentile.
+    other = other.add_latency(entry(stage_samples_ms=((1.0,) * 298, (2.0,) * 298, (1e6,) * 298)))
     with DynamicClassifier.load(other, policy="last") as classifier:
+        assert classifier.stage_limits.source == "load"
         assert classifier.predict(image, deadline_ms=60_000).reason == "last_exit"
     with DynamicClassifier.load(other.add_latency(entry()), policy="last") as classifier:
         answer = classifier.predict(image, deadline_ms=60_000)
         assert (answer.reason, answer.exit) == ("deadline", 1)
+        assert classifier.stage_limits == StageLimits((1.0, 2.0, 1e6), 0.95, 299, "profile")
 
 
 def test_nothing_is_printed(calibrated: Bundle) -> None:

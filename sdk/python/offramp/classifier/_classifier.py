@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
-from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Self, final
 
-import numpy as np
-
 from offramp.bundle import Bundle
-from offramp.classifier._prediction import Prediction, Reason
+from offramp.classifier._limits import StageLimits, measured_limits, profiled_limits
+from offramp.classifier._prediction import Prediction
+from offramp.classifier._walk import walk
 from offramp.errors import BundleError, ClosedError, ProgramError
 from offramp.images import load_image
-from offramp.latency import Latency
-from offramp.policy import decides, top_class
-from offramp.profiling import device_record
-from offramp.runtimes import Runtime, open_runtime
+from offramp.policy import top_class
+from offramp.runtimes import open_runtime
 
 if TYPE_CHECKING:
     import os
@@ -25,12 +21,14 @@ if TYPE_CHECKING:
 
     from offramp.bundle import InputSpec, Policy
     from offramp.images import ImageLike
+    from offramp.runtimes import Runtime
 
 __all__ = ["DynamicClassifier"]
 
 _LAST = "last"
-_WINDOW = 31  # how many of a stage's latest times its expected time is the median of
-_ENOUGH = 5  # with fewer, a recorded measurement knows better
+# What is timed at load where the bundle has no profile: enough to name a time, not a percentile.
+_RUNS_AT_LOAD = 10
+_MOST_MS_AT_LOAD = 20.0
 
 
 @final
@@ -45,8 +43,7 @@ class DynamicClassifier:
         labels: One per class.
         input_spec: How an image becomes the input.
         policy: When to stop; ``None`` runs every image to the last exit.
-        expected_ms: Per stage, the time to expect until enough have been seen here; empty if
-            nothing is known.
+        limits: What the stages take at most, for deadlines; ``None`` times them here.
     """
 
     def __init__(
@@ -56,23 +53,28 @@ class DynamicClassifier:
         labels: Sequence[str],
         input_spec: InputSpec,
         policy: Policy | None,
-        expected_ms: Sequence[float] = (),
+        limits: StageLimits | None = None,
     ) -> None:
         stages = runtime.num_stages
-        for name, given in (("policy", policy and policy.enabled), ("expected_ms", expected_ms)):
+        for name, given in (("policy", policy and policy.enabled), ("limit", limits and limits.ms)):
             if given and len(given) != stages:
-                raise BundleError(f"{name} is for {len(given)} stages, the program has {stages}")
+                raise BundleError(
+                    f"the {name} is for {len(given)} stages, the program has {stages}"
+                )
         self._runtime: Runtime | None = runtime
         self._labels = tuple(labels)
         self._input = input_spec
         self._policy = policy
-        self._expected_ms = tuple(expected_ms)
         enabled = (False,) * stages if policy is None else policy.enabled
         self._asks = (*enabled[:-1], True)
         self._asks_all = (True,) * stages
         self._lock = threading.Lock()
-        self._seen_ms = [deque[float](maxlen=_WINDOW) for _ in range(stages)]
-        self._see_every_stage_once()
+        self._limits = limits or measured_limits(
+            runtime,
+            (input_spec.height, input_spec.width, 3),
+            runs=_RUNS_AT_LOAD,
+            most_ms=_MOST_MS_AT_LOAD,
+        )
 
     @classmethod
     def load(
@@ -117,7 +119,7 @@ class DynamicClassifier:
             labels=bundle.manifest.labels,
             input_spec=bundle.manifest.input,
             policy=chosen,
-            expected_ms=_recorded_ms(bundle, entry.name, threads),
+            limits=profiled_limits(bundle, entry.name, threads),
         )
 
     @property
@@ -129,6 +131,11 @@ class DynamicClassifier:
     def policy(self) -> Policy | None:
         """When to stop; ``None`` if every image runs to the last exit."""
         return self._policy
+
+    @property
+    def stage_limits(self) -> StageLimits:
+        """What the stages take at most, as deadlines reckon, and where that is known from."""
+        return self._limits
 
     def predict(
         self,
@@ -142,8 +149,8 @@ class DynamicClassifier:
 
         Stages run until an exit answers: the first enabled one whose signal reaches its threshold,
         or the last. With a deadline, the exit reached so far answers as soon as the time gone by
-        and the time the next stage is expected to take exceed it. A stage that has started cannot
-        be stopped and stage 0 always runs, so a deadline shorter than stage 0 is overrun.
+        and the most the next stage takes (``stage_limits``) exceed it. A stage that has started
+        cannot be stopped and stage 0 always runs, so a deadline shorter than stage 0 is overrun.
 
         Args:
             image: A path, a file's content, a PIL image, or an ``(H, W, 3)`` uint8 array in RGB
@@ -168,36 +175,14 @@ class DynamicClassifier:
         policy = self._policy
         # With a deadline, any exit may have to answer.
         asks = self._asks if deadline_ms is None else self._asks_all
-        stage_ms: list[float] = []
-        reason: Reason = "last_exit"
+        deadline_s = None if deadline_ms is None else began + 1e-3 * deadline_ms
         with self._lock:
             runtime = self._runtime
             if runtime is None:
                 raise ClosedError("this classifier is closed; load the bundle again")
-            runtime.start(array)
-            last = runtime.num_stages - 1
-            exit = 0
-            while True:
-                stage_began = perf_counter()
-                if asks[exit]:
-                    logits = runtime.run(exit)
-                else:
-                    runtime.skip(exit)
-                stage_ended = perf_counter()
-                took_ms = 1e3 * (stage_ended - stage_began)
-                stage_ms.append(took_ms)
-                self._seen_ms[exit].append(took_ms)
-                if exit == last:
-                    break
-                if policy is not None and asks[exit] and decides(policy, exit, logits):
-                    reason = "confident"
-                    break
-                if deadline_ms is not None:
-                    gone_ms = 1e3 * (stage_ended - began)
-                    if gone_ms + self._next_ms(exit + 1) > deadline_ms:
-                        reason = "deadline"
-                        break
-                exit += 1
+            exit, reason, stage_ms, logits = walk(
+                runtime, array, asks, policy, self._limits.ms, deadline_s
+            )
         index = top_class(logits)
         if index is None:
             raise ProgramError(f"exit {exit} gave logits that are not finite; verify the bundle")
@@ -227,34 +212,3 @@ class DynamicClassifier:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _next_ms(self, stage: int) -> float:
-        seen = self._seen_ms[stage]
-        if len(seen) < _ENOUGH and self._expected_ms:
-            return self._expected_ms[stage]
-        return statistics.median(seen)
-
-    def _see_every_stage_once(self) -> None:
-        # So that the first deadline is judged by more than hope.
-        assert self._runtime is not None
-        self._runtime.start(np.zeros((self._input.height, self._input.width, 3), np.uint8))
-        for stage, seen in enumerate(self._seen_ms):
-            began = perf_counter()
-            self._runtime.run(stage)
-            seen.append(1e3 * (perf_counter() - began))
-
-
-def _recorded_ms(bundle: Bundle, program: str, threads: int) -> tuple[float, ...]:
-    """Medians measured on this very device, if the bundle has them."""
-    entries = [
-        entry
-        for entry in bundle.manifest.latencies
-        if (entry.program, entry.threads) == (program, threads)
-    ]
-    if not entries:
-        return ()
-    here = device_record()
-    for entry in entries:
-        if entry.device == here:
-            return tuple(Latency(samples).median_ms for samples in entry.stage_samples_ms)
-    return ()

@@ -1,0 +1,90 @@
+"""How long a stage takes at most: what a deadline is judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal, final
+
+import numpy as np
+
+from offramp.latency import Latency
+from offramp.profiling import device_record
+
+if TYPE_CHECKING:
+    from offramp.bundle import Bundle
+    from offramp.runtimes import Runtime
+
+__all__ = ["StageLimits", "measured_limits", "profiled_limits"]
+
+_CONFIDENCE = 0.95
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StageLimits:
+    """Upper bounds of the 99th percentile of each stage's time, by order statistics.
+
+    Attributes:
+        ms: One bound per stage, in milliseconds.
+        confidence: The probability, for one stage, that the bound lies above the true 99th
+            percentile; ``1 - 0.99 ** runs`` where the bound is the largest of few runs.
+        runs: The samples each bound was made from.
+        source: ``profile`` if the bundle brings a profile taken on this very device, ``load`` if
+            the stages were timed here when the classifier was loaded.
+    """
+
+    ms: tuple[float, ...]
+    confidence: float
+    runs: int
+    source: Literal["profile", "load"]
+
+
+def profiled_limits(bundle: Bundle, program: str, threads: int) -> StageLimits | None:
+    """The limits by a profile taken on this very device, if the bundle has one that is long enough.
+
+    Args:
+        bundle: The bundle.
+        program: ``runtime/precision``.
+        threads: Threads the kernels use.
+    """
+    here = device_record()
+    for entry in bundle.manifest.latencies:
+        if (entry.program, entry.threads, entry.device) == (program, threads, here):
+            limits = _limits([Latency(samples) for samples in entry.stage_samples_ms], "profile")
+            if limits.confidence >= _CONFIDENCE:
+                return limits
+    return None
+
+
+def measured_limits(
+    runtime: Runtime, image_shape: tuple[int, int, int], *, runs: int, most_ms: float
+) -> StageLimits:
+    """Time the stages on a black image.
+
+    Args:
+        runtime: The program.
+        image_shape: ``(height, width, 3)``.
+        runs: How often to run the whole chain.
+        most_ms: Start no further chain after so many milliseconds; one is run in any case.
+    """
+    image = np.zeros(image_shape, np.uint8)
+    samples: list[list[float]] = [[] for _ in range(runtime.num_stages)]
+    stop = perf_counter() + 1e-3 * most_ms
+    while not samples[0] or (len(samples[0]) < runs and perf_counter() < stop):
+        runtime.start(image)
+        for stage, taken in enumerate(samples):
+            began = perf_counter()
+            runtime.run(stage)
+            taken.append(1e3 * (perf_counter() - began))
+    return _limits([Latency(tuple(taken)) for taken in samples], "load")
+
+
+def _limits(latencies: list[Latency], source: Literal["profile", "load"]) -> StageLimits:
+    runs = min(len(latency.samples_ms) for latency in latencies)
+    return StageLimits(
+        ms=tuple(latency.bound_ms(0.99, _CONFIDENCE) for latency in latencies),
+        confidence=min(_CONFIDENCE, 1.0 - 0.99**runs),
+        runs=runs,
+        source=source,
+    )

@@ -1,0 +1,69 @@
+"""The inner loop: stage after stage, until an exit answers.
+
+The lines here run between two stages, with caches that the kernels have just filled with other
+things: every call and every object counts, so there is nothing here that could be elsewhere.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from offramp.policy import decides
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from offramp.bundle import Policy
+    from offramp.classifier._prediction import Reason
+    from offramp.runtimes import Runtime
+
+__all__ = ["walk"]
+
+
+def walk(
+    runtime: Runtime,
+    image: NDArray[np.uint8],
+    asks: Sequence[bool],
+    policy: Policy | None,
+    limits_ms: Sequence[float],
+    deadline_s: float | None,
+) -> tuple[int, Reason, list[float], NDArray[np.float32]]:
+    """Run the stages of one image until an exit answers.
+
+    Args:
+        runtime: The program; nobody else may use it meanwhile.
+        image: ``(height, width, 3)`` uint8, as the program takes it.
+        asks: Per exit, whether its logits are wanted; the last one's are. With a deadline any exit
+            may have to answer, so all are.
+        policy: When to stop; ``None`` runs to the last exit.
+        limits_ms: Per stage, the time it is sure to take no longer than, in milliseconds; looked
+            at only with a deadline.
+        deadline_s: When to answer, on the clock of ``time.perf_counter``, in seconds.
+
+    Returns:
+        The exit that answered, why, the time of each stage that ran in milliseconds, and the
+        ``(classes,)`` float32 logits of that exit.
+    """
+    stage_ms: list[float] = []
+    runtime.start(image)
+    last = len(asks) - 1
+    exit = 0
+    while True:
+        began = perf_counter()
+        if asks[exit]:
+            logits = runtime.run(exit)
+        else:
+            runtime.skip(exit)
+        ended = perf_counter()
+        stage_ms.append(1e3 * (ended - began))
+        if exit == last:
+            return exit, "last_exit", stage_ms, logits
+        if policy is not None and asks[exit] and decides(policy, exit, logits):
+            return exit, "confident", stage_ms, logits
+        exit += 1
+        if deadline_s is not None and ended + 1e-3 * limits_ms[exit] > deadline_s:
+            return exit - 1, "deadline", stage_ms, logits
