@@ -12,7 +12,7 @@ from offramp._files import write_atomically
 from offramp.bundle._checks import check_manifest, listed_files
 from offramp.bundle._parse import LARGEST_MANIFEST_BYTES, encode_manifest, parse_manifest
 from offramp.bundle._sources import MANIFEST, FolderSource, Source, is_leftover, open_source
-from offramp.bundle._vectors import Vectors, check_vectors, decode_vectors
+from offramp.bundle._vectors import Vectors, decode_vectors
 from offramp.errors import BundleError, IntegrityError
 
 if TYPE_CHECKING:
@@ -143,9 +143,7 @@ class Bundle:
         Raises:
             BundleError: The file does not hold what the manifest says.
         """
-        vectors = decode_vectors(self.read(self._manifest.vectors))
-        check_vectors(vectors, self._manifest)
-        return vectors
+        return decode_vectors(self.read(self._manifest.vectors), self._manifest)
 
     def add_policy(self, policy: Policy) -> Bundle:
         """Write a policy into the manifest, in place of one of the same program and name.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from offramp.bundle._values import check_values
 from offramp.errors import ManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from offramp.bundle._manifest import (
         FileEntry,
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["check_manifest", "listed_files"]
 
-# Plain names only: no dot first (so neither ".." nor hidden files), no backslash, colon, space or
-# letter outside ASCII, which file systems fold, escape or forbid each in its own way.
-_SEGMENT = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
+# Plain names only: no dot first (so neither ".." nor hidden files) or last, no backslash, colon,
+# space or letter outside ASCII: file systems fold, escape, drop or forbid them each in its way.
+_SEGMENT = re.compile(r"[A-Za-z0-9_+-]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
+# Devices on Windows, whatever follows the first dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _LARGEST_BUNDLE_BYTES = 2**31
+_LARGEST_SIDE = 2**14
+_LARGEST_TENSOR_ELEMENTS = 2**28
 _STORED_RANGE = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
@@ -44,8 +50,12 @@ def check_manifest(manifest: Manifest) -> None:
     Raises:
         ManifestError: Names the key, the value and what was expected.
     """
-    _check_finite(msgspec.to_builtins(manifest), "")
-    _check_unique("labels", manifest.labels)
+    check_values(msgspec.to_builtins(manifest))
+    # Two spellings of one accented letter look alike, and on some file systems are one folder.
+    _check_unique("labels", (unicodedata.normalize("NFC", label) for label in manifest.labels))
+    for side in ("height", "width"):
+        if (size := getattr(manifest.input, side)) > _LARGEST_SIDE:
+            raise _fault(f"input.{side}", size, f"at most {_LARGEST_SIDE}")
     _check_files(listed_files(manifest))
     _check_stages(manifest)
     names = [program.name for program in manifest.programs]
@@ -58,10 +68,10 @@ def check_manifest(manifest: Manifest) -> None:
         _check_policy(policy, len(manifest.stages), f"policies[{place}]")
     _check_unique(
         "latencies",
-        [
-            (entry.program, sorted(entry.device.items()), entry.threads)
+        (
+            (entry.program, tuple(sorted(entry.device.items())), entry.threads)
             for entry in manifest.latencies
-        ],
+        ),
     )
     for place, entry in enumerate(manifest.latencies):
         _check_known(f"latencies[{place}].program", entry.program, names)
@@ -72,21 +82,12 @@ def _fault(key: str, value: object, expected: str) -> ManifestError:
     return ManifestError(f"manifest.json: key {key!r} is {value!r}, expected {expected}")
 
 
-def _check_finite(value: Any, key: str) -> None:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            _check_finite(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list | tuple):
-        for place, item in enumerate(value):
-            _check_finite(item, f"{key}[{place}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise _fault(key, value, "a finite number")
-
-
-def _check_unique(key: str, values: Sequence[object]) -> None:
+def _check_unique(key: str, values: Iterable[Hashable]) -> None:
+    seen: set[Hashable] = set()
     for place, value in enumerate(values):
-        if value in values[:place]:
+        if value in seen:
             raise _fault(f"{key}[{place}]", value, "each only once")
+        seen.add(value)
 
 
 def _check_known(key: str, name: str, names: list[str]) -> None:
@@ -99,11 +100,12 @@ def _check_files(files: Sequence[FileEntry]) -> None:
     folders: set[str] = set()
     for file in files:
         segments = file.path.split("/")
-        if not all(_SEGMENT.fullmatch(segment) for segment in segments):
+        if not all(map(_SEGMENT.fullmatch, segments)) or any(map(_DEVICE.fullmatch, segments)):
             raise _fault(
                 "path",
                 file.path,
-                "a relative path of plain names (A-Z a-z 0-9 . _ + -) and slashes",
+                "a relative path of plain names (A-Z a-z 0-9 . _ + -; no dot first or last, "
+                "no name of a Windows device) and slashes",
             )
         # A file system that ignores case would let one file take another's place.
         name = file.path.lower()
@@ -177,6 +179,8 @@ def _tensors(program: ProgramEntry, key: str) -> Iterator[tuple[str, TensorEntry
 
 
 def _check_tensor(tensor: TensorEntry, key: str) -> None:
+    if math.prod(tensor.shape) > _LARGEST_TENSOR_ELEMENTS:
+        raise _fault(f"{key}.shape", tensor.shape, f"at most {_LARGEST_TENSOR_ELEMENTS} elements")
     bounds = _STORED_RANGE.get(tensor.dtype)
     if (bounds is None) != (tensor.quantization is None):
         expected = "a scale and zero point" if bounds else f"none for {tensor.dtype}"

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from offramp.bundle._manifest import Manifest
+from offramp.bundle._values import check_values
 from offramp.errors import ManifestError
 
 __all__ = ["LARGEST_MANIFEST_BYTES", "encode_manifest", "json_schema", "parse_manifest"]
@@ -50,6 +51,7 @@ def parse_manifest(data: bytes) -> Manifest:
             f"manifest.json has {len(data)} bytes, expected at most {LARGEST_MANIFEST_BYTES}"
         )
     raw = _plain(data)
+    check_values(raw)
     if not isinstance(raw, dict):
         raise ManifestError(f"manifest.json holds {_short(raw)}, expected an object")
     version = raw.get("format_version")
@@ -78,11 +80,11 @@ def _plain(data: bytes) -> Any:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ManifestError(f"manifest.json: key {twice!r} is given twice, expected once")
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ManifestError(f"manifest.json: key {key!r} is given twice, expected once")
+        result[key] = value
     return result
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-import struct
-import zipfile
+import zlib
 from abc import ABC, abstractmethod
-from typing import IO, TYPE_CHECKING, final
+from typing import TYPE_CHECKING, final
 
+from offramp.bundle._stored_zip import LARGEST_MEMBERS, shown, stored_members
 from offramp.errors import BundleError, IntegrityError
 
 if TYPE_CHECKING:
@@ -28,14 +28,11 @@ class Source(ABC):
     """Bytes by name; nothing is interpreted here."""
 
     @abstractmethod
-    def check_members(self, listed: Collection[str]) -> None:
-        """Refuse anything but the manifest and the listed files.
-
-        Args:
-            listed: Paths of the files the manifest lists.
+    def members(self) -> dict[str, int]:
+        """Everything there is: path -> size in bytes; a folder's path ends with a slash.
 
         Raises:
-            IntegrityError: A file is missing or unlisted, or is a link or no plain file.
+            IntegrityError: Something is a link or no plain file, or there is too much of it.
         """
 
     @abstractmethod
@@ -45,6 +42,34 @@ class Source(ABC):
         Raises:
             IntegrityError: The file is missing, or is no plain file.
         """
+
+    @final
+    def check_members(self, listed: Collection[str]) -> None:
+        """Refuse anything but the manifest, the listed files and their folders.
+
+        Args:
+            listed: Paths of the files the manifest lists.
+
+        Raises:
+            IntegrityError: A file is missing or unlisted, or is a link or no plain file.
+        """
+        found = set(self.members())
+        folders = {name for name in found if name.endswith("/")}
+        parents = {
+            path[: place + 1]
+            for path in listed
+            for place, letter in enumerate(path)
+            if letter == "/"
+        }
+        if extra := sorted(folders - parents):
+            raise IntegrityError(f"folder {shown(extra[0][:-1])} is not listed in the manifest")
+        expected = {MANIFEST, *listed}
+        if missing := sorted(expected - found):
+            raise IntegrityError(f"{missing[0]} is listed in the manifest and is not in the bundle")
+        if extra := sorted(found - folders - expected):
+            raise IntegrityError(
+                f"{shown(extra[0])} is in the bundle and is not listed in the manifest"
+            )
 
 
 def is_leftover(name: str) -> bool:
@@ -72,127 +97,91 @@ class FolderSource(Source):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def check_members(self, listed: Collection[str]) -> None:
+    def members(self) -> dict[str, int]:
         """Walk the folder, following nothing."""
-        folders = {
-            "/".join(path.split("/")[:depth])
-            for path in listed
-            for depth in range(1, path.count("/") + 1)
-        }
-        found: set[str] = set()
+        found: dict[str, int] = {}
         waiting = [""]
-        while waiting:
-            inside = waiting.pop()
-            with os.scandir(self._path / inside) as entries:
-                for entry in entries:
-                    name = f"{inside}/{entry.name}" if inside else entry.name
-                    if entry.is_symlink():
-                        raise IntegrityError(f"{name} is a link; a bundle holds plain files only")
-                    if entry.is_dir(follow_symlinks=False):
-                        if name not in folders:
-                            raise IntegrityError(f"folder {name} is not listed in the manifest")
-                        waiting.append(name)
-                    elif not entry.is_file(follow_symlinks=False):
-                        raise IntegrityError(f"{name} is no plain file")
-                    elif not is_leftover(name):
-                        found.add(name)
-        _compare(found, listed)
+        try:
+            while waiting:
+                inside = waiting.pop()
+                with os.scandir(self._path / inside) as entries:
+                    for entry in entries:
+                        name = f"{inside}{entry.name}"
+                        if len(found) >= LARGEST_MEMBERS:
+                            raise IntegrityError(
+                                f"{self._path} holds more than {LARGEST_MEMBERS} files; "
+                                "expected those of a bundle"
+                            )
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(f"{name}/")
+                            found[f"{name}/"] = 0
+                        elif not is_leftover(name):
+                            found[name] = _plain_size(entry, name)
+        except OSError as error:
+            raise IntegrityError(f"bundle {self._path} cannot be read: {error.strerror}") from error
+        return found
 
     def read(self, path: str, largest_bytes: int) -> bytes:
         """Open without following a link or waiting for a pipe, then read."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            descriptor = os.open(self._path / path, flags)
-        except OSError as error:
-            raise IntegrityError(
-                f"{path} of bundle {self._path} cannot be read: {error.strerror}"
-            ) from error
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise IntegrityError(f"{path} is no plain file")
-            return file.read(largest_bytes + 1)
+        return _read(self._path / path, os.O_NOFOLLOW, 0, largest_bytes + 1, path, self._path)
+
+
+def _plain_size(entry: os.DirEntry[str], name: str) -> int:
+    if entry.is_symlink():
+        raise IntegrityError(f"{shown(name)} is a link; a bundle holds plain files only")
+    if not entry.is_file(follow_symlinks=False):
+        raise IntegrityError(f"{shown(name)} is no plain file")
+    return entry.stat(follow_symlinks=False).st_size
 
 
 @final
 class ZipSource(Source):
-    """A zip whose members are stored one after the other, without gaps or tricks.
-
-    Nothing is ever decompressed, so there is no ratio to abuse, and a member has one name, one
-    place and one size wherever a reader looks for them.
-    """
+    """A zip whose members are stored plainly; see ``stored_members``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-                self._members = {info.filename for info in _stored_members(archive, file)}
-        # zipfile says NotImplementedError of compressions and versions that it does not know.
-        except (zipfile.BadZipFile, NotImplementedError, OSError, struct.error) as error:
+            with path.open("rb") as file:
+                self._members = stored_members(file)
+        except (OSError, IntegrityError) as error:
             raise IntegrityError(
-                f"{path} is neither a folder nor a sound zip ({error}); expected a bundle"
+                f"{path} is neither a folder nor a bundle's zip: {error}"
             ) from error
 
-    def check_members(self, listed: Collection[str]) -> None:
-        """Compare the zip's directory with the list."""
-        _compare(self._members, listed)
+    def members(self) -> dict[str, int]:
+        """The zip's directory, as it was when it was checked."""
+        return {name: member.size_bytes for name, member in self._members.items()}
 
     def read(self, path: str, largest_bytes: int) -> bytes:
-        """Read one member."""
-        try:
-            with zipfile.ZipFile(self._path) as archive, archive.open(path) as member:
-                return member.read(largest_bytes + 1)
-        except (KeyError, zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        """Read one member where the checked directory said it is; the zip is not parsed again."""
+        member = self._members.get(path)
+        if member is None:
+            raise IntegrityError(f"{path} is not in the bundle {self._path}")
+        wanted = min(member.size_bytes, largest_bytes + 1)
+        data = _read(self._path, 0, member.start, wanted, path, self._path)
+        if wanted == member.size_bytes and zlib.crc32(data) != member.crc32:
             raise IntegrityError(
-                f"{path} of bundle {self._path} cannot be read: {error}"
-            ) from error
-
-
-def _compare(found: Collection[str], listed: Collection[str]) -> None:
-    expected = {MANIFEST, *listed}
-    if missing := sorted(expected - set(found)):
-        raise IntegrityError(f"{missing[0]} is listed in the manifest and is not in the bundle")
-    if extra := sorted(set(found) - expected):
-        raise IntegrityError(f"{extra[0]} is in the bundle and is not listed in the manifest")
-
-
-_LOCAL = struct.Struct("<4s5H3I2H")
-_ENCRYPTED, _DESCRIPTOR, _UTF8 = 0x1, 0x8, 0x800
-
-
-def _stored_members(archive: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipInfo]:
-    members = sorted(archive.infolist(), key=lambda info: info.header_offset)
-    names = [info.filename for info in members]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise IntegrityError(f"{twice} is twice in the zip, expected once")
-    end = 0
-    for info in members:
-        name = info.filename
-        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            raise IntegrityError(f"{name} is compressed; pack bundles without compression (zip -0)")
-        if info.flag_bits & ~_UTF8:
-            raise IntegrityError(f"{name} is encrypted or streamed; pack bundles with zip -0")
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise IntegrityError(f"{name} is a link; a bundle holds plain files only")
-        file.seek(info.header_offset)
-        signature, _, flags, method, _, _, crc, packed, size, name_size, extra_size = _LOCAL.unpack(
-            file.read(_LOCAL.size)
-        )
-        local = (signature, flags, method, crc, packed, size, file.read(name_size))
-        central = (
-            b"PK\x03\x04",
-            info.flag_bits,
-            zipfile.ZIP_STORED,
-            info.CRC,
-            info.file_size,
-            info.file_size,
-            name.encode("utf-8"),
-        )
-        if local != central or info.header_offset != end:
-            raise IntegrityError(
-                f"{name} has two descriptions in the zip, or hidden bytes before it; pack it anew"
+                f"{path} of bundle {self._path} cannot be read: its CRC-32 is not the one that the "
+                "zip lists; copy the bundle anew"
             )
-        end = info.header_offset + _LOCAL.size + name_size + extra_size + info.file_size
-    if end != archive.start_dir or archive.comment:
-        raise IntegrityError("the zip holds bytes that belong to no file; pack it anew")
-    return members
+        return data
+
+
+def _read(file: Path, flags: int, start: int, size_bytes: int, path: str, bundle: Path) -> bytes:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise IntegrityError(f"{path} is no plain file")
+            # Memory is taken for what is there, not for what a manifest says.
+            size_bytes = min(size_bytes, max(status.st_size - start, 0) + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as opened:
+                opened.seek(start)
+                return opened.read(size_bytes)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise IntegrityError(
+            f"{path} of bundle {bundle} cannot be read: {error.strerror}"
+        ) from error

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from offramp.errors import BundleError, ShapeError
+from offramp.bundle._stored_zip import stored_members
+from offramp.errors import BundleError, IntegrityError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +21,18 @@ if TYPE_CHECKING:
 
     from offramp.bundle._manifest import Manifest
 
-__all__ = ["Vectors", "check_vectors", "decode_vectors", "encode_vectors"]
+__all__ = ["Vectors", "decode_vectors", "encode_vectors"]
 
 _IMAGES = "images"
 _LOGITS = "logits/"
+
+# Sizes of at most ten digits: a product of four of them is no effort to compute.
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>[|<>][a-zA-Z0-9]{1,4})', "
+    rb"'fortran_order': (?P<fortran>True|False), "
+    rb"'shape': \((?P<shape>(?:\d{1,10}, ?){0,7}(?:\d{1,10})?)\), \} *\n",
+    re.DOTALL,
+)
 
 
 @final
@@ -67,71 +77,74 @@ def encode_vectors(images: ArrayLike, logits: Mapping[str, ArrayLike]) -> bytes:
     return file.getvalue()
 
 
-def decode_vectors(data: bytes) -> Vectors:
-    """Read what ``encode_vectors`` wrote; nothing is decompressed or unpickled.
+def decode_vectors(data: bytes, manifest: Manifest) -> Vectors:
+    """Read what ``encode_vectors`` wrote; nothing is decompressed, evaluated or unpickled.
+
+    The manifest says which arrays there are, of which dtypes and shapes; only the number of images
+    is the file's own, and one for all arrays.
+
+    Args:
+        data: The file's content.
+        manifest: Of the same bundle.
 
     Raises:
-        BundleError: The bytes are not a stored ``.npz`` of the expected arrays.
+        BundleError: The bytes are not a stored ``.npz`` of exactly those arrays.
     """
-    arrays: dict[str, NDArray[Any]] = {}
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist():
-                if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(data):
-                    raise BundleError(
-                        f"vectors.npz: {info.filename} is compressed, expected stored"
-                    )
-                name = info.filename.removesuffix(".npy")
-                dtype = np.uint8 if name == _IMAGES else np.float32
-                arrays[name] = _array(info.filename, archive.read(info), np.dtype(dtype))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
-        if isinstance(error, BundleError):
-            raise
+        members = stored_members(io.BytesIO(data))
+    except IntegrityError as error:
         raise BundleError(f"vectors.npz cannot be read: {error}") from error
-    images = arrays.pop(_IMAGES, None)
-    if images is None or not all(name.startswith(_LOGITS) for name in arrays):
-        raise BundleError(
-            f"vectors.npz holds {sorted(arrays)}, expected 'images' and 'logits/RUNTIME/PRECISION'"
-        )
-    return Vectors(images, {name.removeprefix(_LOGITS): array for name, array in arrays.items()})
-
-
-def check_vectors(vectors: Vectors, manifest: Manifest) -> None:
-    """Compare the arrays with the manifest.
-
-    Raises:
-        BundleError: A program or a shape does not fit.
-    """
+    names = [f"{_LOGITS}{program.name}" for program in manifest.programs]
+    expected = [f"{name}.npy" for name in (_IMAGES, *names)]
+    if set(members) != set(expected):
+        raise BundleError(f"vectors.npz holds {sorted(members)}, expected {sorted(expected)}")
+    bodies = [
+        data[members[name].start : members[name].start + members[name].size_bytes]
+        for name in expected
+    ]
     spec = manifest.input
-    if vectors.images.ndim != 4 or vectors.images.shape[1:] != (spec.height, spec.width, 3):
-        raise BundleError(
-            f"vectors.npz: images have shape {vectors.images.shape}, "
-            f"expected (n, {spec.height}, {spec.width}, 3)"
-        )
-    names = {program.name for program in manifest.programs}
-    if set(vectors.logits) != names:
-        raise BundleError(
-            f"vectors.npz has logits of {sorted(vectors.logits)}, expected {sorted(names)}"
-        )
-    shape = (len(manifest.stages), len(vectors.images), len(manifest.labels))
-    for name, logits in vectors.logits.items():
-        if logits.shape != shape or not np.isfinite(logits).all():
+    images = _array(_IMAGES, bodies[0], np.dtype(np.uint8), (None, spec.height, spec.width, 3))
+    shape = (len(manifest.stages), len(images), len(manifest.labels))
+    logits = {
+        program.name: _array(name, body, np.dtype(np.float32), shape)
+        for program, name, body in zip(manifest.programs, names, bodies[1:], strict=True)
+    }
+    for name, array in logits.items():
+        if not np.isfinite(array).all():
             raise BundleError(
-                f"vectors.npz: logits of {name} have shape {logits.shape}, "
-                f"expected finite numbers of shape {shape}"
+                f"vectors.npz: logits of {name} hold NaN or infinity, expected finite"
             )
+    return Vectors(images, logits)
 
 
-def _array(name: str, data: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
-    # The sizes are compared before memory is taken, so a header cannot claim terabytes.
-    stream = io.BytesIO(data)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise BundleError(f"vectors.npz: {name} is in another format, expected npy version 1.0")
-    shape, fortran, found = np.lib.format.read_array_header_1_0(stream)
-    body = data[stream.tell() :]
-    if found != dtype or fortran or len(body) != math.prod(shape) * dtype.itemsize:
+def _array(
+    name: str, body: bytes, dtype: np.dtype[Any], expected: tuple[int | None, ...]
+) -> NDArray[Any]:
+    # numpy's own reader evaluates the header as Python literals; this one knows its only spelling.
+    header = _HEADER.match(body)
+    if header is None:
         raise BundleError(
-            f"vectors.npz: {name} holds {len(body)} bytes of {found} {shape}, "
-            f"expected {dtype} in C order"
+            f"vectors.npz: {name} begins with {body[:16]!r}, expected a plain array as "
+            "npy version 1.0"
         )
-    return np.frombuffer(body, dtype=dtype).reshape(shape)
+    found = header["dtype"].decode()
+    shape = tuple(int(size) for size in header["shape"].split(b",") if size.strip())
+    fits = len(shape) == len(expected) and all(
+        wanted in (None, size) for size, wanted in zip(shape, expected, strict=True)
+    )
+    if found != dtype.str or header["fortran"] != b"False" or not fits or not all(shape):
+        wanted = ", ".join("n" if size is None else str(size) for size in expected)
+        order = "Fortran" if header["fortran"] == b"True" else "C"
+        raise BundleError(
+            f"vectors.npz: {name} have dtype {found}, shape {shape} and {order} order, "
+            f"expected {dtype.str}, ({wanted}) and C order"
+        )
+    values = body[header.end() :]
+    length = int.from_bytes(header["length"], "little")
+    # The sizes are compared before memory is taken, so a header cannot claim terabytes.
+    if length != header.end() - 10 or len(values) != math.prod(shape) * dtype.itemsize:
+        raise BundleError(
+            f"vectors.npz: {name} hold {len(values)} bytes after a header of {length}, "
+            f"expected {math.prod(shape) * dtype.itemsize} for {found} {shape}"
+        )
+    return np.frombuffer(values, dtype=dtype).reshape(shape)
