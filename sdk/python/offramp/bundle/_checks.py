@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import math
 import re
 import unicodedata
 from itertools import pairwise
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from offramp.bundle._manifest import (
+        Certificate,
         FileEntry,
         LatencyEntry,
         Manifest,
@@ -35,6 +37,8 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECAS
 _LARGEST_BUNDLE_BYTES = 2**31
 _LARGEST_SIDE = 2**14
 _LARGEST_TENSOR_ELEMENTS = 2**28
+_OF_TIME = ("mean_latency", "tail_latency")
+_COMPARING = ("accuracy_drop", "class_drop", "disagreement", "early_exit_drop")
 _STORED_RANGE = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
@@ -210,6 +214,32 @@ def _check_policy(policy: Policy, exits: int, key: str) -> None:
         raise _fault(f"{key}.enabled", policy.enabled, "the last exit enabled: it always answers")
     if any(exit >= exits for exit in policy.vector_exits):
         raise _fault(f"{key}.vector_exits", policy.vector_exits, f"exits below {exits}")
+    kinds = [certificate.kind for certificate in policy.certificates]
+    _check_unique(f"{key}.certificates", kinds)
+    if "selective_error" in kinds and policy.abstain_below is None:
+        raise _fault(f"{key}.abstain_below", None, "a signal, as selective_error is promised")
+    for place, certificate in enumerate(policy.certificates):
+        _check_certificate(certificate, exits, f"{key}.certificates[{place}]")
+
+
+def _check_certificate(certificate: Certificate, exits: int, key: str) -> None:
+    kind, limit, times = certificate.kind, certificate.limit, certificate.exit_ms
+    of_time = kind in _OF_TIME
+    if not 0.0 < limit < (math.inf if of_time else 1.0):
+        expected = "a time above 0" if of_time else "a fraction above 0 and below 1"
+        raise _fault(f"{key}.limit", limit, expected)
+    for name in ("observed", "upper_bound"):
+        if getattr(certificate, name) > limit:
+            raise _fault(f"{key}.{name}", getattr(certificate, name), f"at most the limit {limit}")
+    if (certificate.reference is None) != (kind not in _COMPARING):
+        expected = "'self' or 'float'" if kind in _COMPARING else f"none for {kind}"
+        raise _fault(f"{key}.reference", certificate.reference, expected)
+    if (certificate.quantile is None) != (kind != "tail_latency"):
+        expected = "a quantile" if kind == "tail_latency" else f"none for {kind}"
+        raise _fault(f"{key}.quantile", certificate.quantile, expected)
+    if len(times) != (exits if of_time else 0) or list(times) != sorted(times):
+        expected = f"{exits} times, one per exit, none falling" if of_time else f"none for {kind}"
+        raise _fault(f"{key}.exit_ms", times, expected)
 
 
 def _check_latency(entry: LatencyEntry, stages: int, key: str) -> None:

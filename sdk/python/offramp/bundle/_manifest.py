@@ -31,6 +31,7 @@ Unsigned = Annotated[int, Meta(ge=0)]
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Milliseconds = Annotated[float, Meta(ge=0.0)]
 
 
 class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -130,17 +131,33 @@ class ProgramEntry(_Struct, frozen=True, kw_only=True):
         return f"{self.runtime}/{self.precision}"
 
 
+CertificateKind = Literal[
+    "accuracy_drop",
+    "class_drop",
+    "disagreement",
+    "early_exit_drop",
+    "mean_latency",
+    "selective_error",
+    "tail_latency",
+]
+
+
 class Certificate(_Struct, frozen=True, kw_only=True):
     """What a policy was calibrated to.
 
     Attributes:
-        kind: ``accuracy_drop`` (against ``reference``), the one kind of version 1 so far, or a
-            kind a later calibration adds.
+        kind: What is limited. ``accuracy_drop``: accuracy of the reference less that of the
+            policy. ``early_exit_drop``: the same among the images that leave early.
+            ``class_drop``: the same in each class. ``disagreement``: share of the images that the
+            policy answers unlike the reference. ``mean_latency``: milliseconds an image.
+            ``tail_latency``: milliseconds that all but a share of ``1 - quantile`` of the images
+            stay below. ``selective_error``: share of wrong answers among those not withheld.
         claim: The promise in one sentence.
-        reference: Whose accuracy the drop is counted from: the program's own last exit
-            (``self``) or the float network (``float``).
-        limit: The promised bound (a fraction for ``accuracy_drop``).
-        confidence: The probability, over calibration sets, that the claim holds.
+        reference: Whose answers the policy's are compared with: those of the program's own last
+            exit (``self``) or of the float network (``float``). ``None`` for the kinds that
+            compare with nothing.
+        limit: The promised bound: a fraction, or milliseconds for latencies.
+        confidence: The probability, over calibration sets, that all promises of the policy hold.
         images_fit: Images used for temperatures and the candidate path.
         images_certified: Images used for the test, disjoint from those.
         observed: The value seen on the certification images.
@@ -148,11 +165,14 @@ class Certificate(_Struct, frozen=True, kw_only=True):
         method: The statistical procedure.
         seed: Seed of the split and of the order of the test.
         data_sha256: Fingerprint of the logits and labels used.
+        quantile: Of ``tail_latency``, such as 0.99; ``None`` for other kinds.
+        exit_ms: For latencies, an upper confidence limit of the time until each exit answers: of
+            its mean, or of its quantile. Empty for other kinds.
+        device: For latencies, the record of the device they were measured on.
     """
 
-    kind: Name
+    kind: CertificateKind
     claim: str
-    reference: Literal["self", "float"]
     limit: float
     confidence: Unit
     images_fit: Unsigned
@@ -162,13 +182,18 @@ class Certificate(_Struct, frozen=True, kw_only=True):
     method: Name
     seed: int
     data_sha256: Sha256
+    reference: Literal["self", "float"] | None = None
+    quantile: Unit | None = None
+    exit_ms: tuple[Milliseconds, ...] = ()
+    device: dict[str, str] = {}
 
 
 class Policy(_Struct, frozen=True, kw_only=True):
     """When to stop: signal, temperatures, thresholds and enabled exits for one program.
 
-    All three tuples have one entry per exit; those of the last exit are not used, since it always
-    answers (they are written as 1.0, 0.0 and true).
+    The three tuples have one entry per exit. The last exit always answers, so its threshold is not
+    used (it is written as 0.0, and the exit as enabled); its temperature is, for scores and for
+    abstention.
 
     Attributes:
         name: How users choose it; ``default`` unless they name it.
@@ -177,6 +202,8 @@ class Policy(_Struct, frozen=True, kw_only=True):
         temperatures: Logits are divided by these first.
         thresholds: An enabled exit answers at ``signal >= threshold``.
         enabled: A disabled exit never answers.
+        abstain_below: The answer is withheld if the signal of the exit that answers, at its
+            temperature, is below this; ``None`` never withholds one.
         exit_shares: Share of the certification images that left at each exit.
         exit_counts: The same as counts, for drift alarms.
         accuracy: Accuracy on the certification images under this policy, if labels were given.
@@ -191,6 +218,7 @@ class Policy(_Struct, frozen=True, kw_only=True):
     temperatures: tuple[Annotated[float, Meta(gt=0.0)], ...]
     thresholds: tuple[Unit, ...]
     enabled: tuple[bool, ...]
+    abstain_below: Unit | None = None
     exit_shares: tuple[Unit, ...] = ()
     exit_counts: tuple[Unsigned, ...] = ()
     accuracy: Unit | None = None
@@ -213,7 +241,7 @@ class LatencyEntry(_Struct, frozen=True, kw_only=True):
     program: Name
     device: dict[str, str]
     threads: Count
-    stage_samples_ms: tuple[tuple[Annotated[float, Meta(ge=0.0)], ...], ...]
+    stage_samples_ms: tuple[tuple[Milliseconds, ...], ...]
     warmup_runs: Unsigned
     measured_at: str
 

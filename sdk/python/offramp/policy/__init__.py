@@ -2,6 +2,7 @@
 
 from offramp.bundle import Policy
 from offramp.policy._rule import (
+    abstains,
     answers,
     choose_exits,
     decides,
@@ -12,6 +13,7 @@ from offramp.policy._rule import (
 
 __all__ = [
     "Policy",
+    "abstains",
     "answers",
     "choose_exits",
     "decides",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from offramp.bundle import Policy
 
 __all__ = [
+    "abstains",
     "answers",
     "choose_exits",
     "decides",
@@ -88,11 +89,21 @@ def answers(policy: Policy, exit: int, probability: NDArray[np.float64]) -> bool
         exit: The exit, counted from 0.
         probability: ``(classes,)`` float64.
     """
-    if exit == len(policy.enabled) - 1:
-        return True
-    if not policy.enabled[exit]:
-        return False
+    if not _is_asked(policy, exit):
+        return exit == len(policy.enabled) - 1
     return bool(signal_values(probability, policy.signal) >= policy.thresholds[exit])
+
+
+def abstains(policy: Policy, probability: NDArray[np.float64]) -> bool:
+    """Whether the answer of the exit that answers is withheld.
+
+    Args:
+        policy: The policy.
+        probability: ``(classes,)`` float64, of that exit at its temperature.
+    """
+    if policy.abstain_below is None:
+        return False
+    return bool(signal_values(probability, policy.signal) < policy.abstain_below)
 
 
 def top_class(logits: NDArray[np.float32]) -> int | None:
@@ -119,23 +130,29 @@ def decides(policy: Policy, exit: int, logits: NDArray[np.float32]) -> bool:
         exit: The exit, counted from 0.
         logits: ``(classes,)`` float32.
     """
-    temperature = policy.temperatures[exit]
-    asked = policy.enabled[exit] and exit < len(policy.enabled) - 1
-    if asked and policy.signal == "max_probability" and len(logits) <= _FEW_CLASSES:
+    if not _is_asked(policy, exit):
+        return exit == len(policy.enabled) - 1
+    temperature, threshold = policy.temperatures[exit], policy.thresholds[exit]
+    if policy.signal == "max_probability" and len(logits) <= _FEW_CLASSES:
         values = logits.tolist()
         values.sort()
         largest = values[-1]
         gap = largest - values[-2]
-        never_below, always_above = _gap_bounds(policy.thresholds[exit], temperature, len(values))
+        never_below, always_above = _gap_bounds(threshold, temperature, len(values))
         if gap < never_below:
             return False
         if gap > always_above:
             return True
         total = sum([math.exp((value - largest) / temperature) for value in values])
-        distance = 1.0 / total - policy.thresholds[exit]
+        distance = 1.0 / total - threshold
         if abs(distance) > _CLOSE:
             return distance > 0
     return answers(policy, exit, probabilities(logits, temperature))
+
+
+def _is_asked(policy: Policy, exit: int) -> bool:
+    """Whether the signal decides; a disabled exit never answers, and the last one always."""
+    return policy.enabled[exit] and exit < len(policy.enabled) - 1
 
 
 @functools.lru_cache(maxsize=256)
