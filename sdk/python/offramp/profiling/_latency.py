@@ -101,9 +101,9 @@ def measure_signatures(
     generator = np.random.default_rng(0)
     bound: dict[str, Callable[[], None]] = {}
     for signature in engine.signatures():
-        inputs = engine.input_buffers(signature)
+        inputs = engine.buffers(signature.inputs)
         for buffer, (dtype, shape) in zip(inputs, signature.inputs, strict=True):
-            buffer.write(_random(generator, dtype, shape))
+            buffer.array[...] = _random(generator, dtype, shape)
         bound[signature.name], _ = engine.bind(signature, inputs)
     samples: dict[str, list[float]] = {name: [] for name in bound}
     turns = [min(_RUNS_PER_TURN, runs - done) for done in range(0, runs, _RUNS_PER_TURN)]

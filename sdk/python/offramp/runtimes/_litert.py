@@ -53,22 +53,19 @@ class LiteRTRuntime(Runtime):
         self._engine: LiteRTEngine | None = engine
         self._runs: list[Callable[[], None]] = []
         self._logits: list[Callable[[], NDArray[np.float32]]] = []
-        image, *_ = carry = engine.input_buffers(signatures["stage_0"])
+        image, *_ = carry = engine.buffers(signatures["stage_0"].inputs)
         for name, stage in zip(expected, stages, strict=True):
-            logits = stage.outputs[0]
-            buffer, array = engine.array_buffer(logits.dtype, logits.shape)
-            run, outputs = engine.bind(signatures[name], carry, first_output=buffer)
-            if outputs[0] is not buffer:
+            run, outputs = engine.bind(signatures[name], carry)
+            if outputs[0] in carry:
                 raise ProgramError(f"the logits of {name} are one of its inputs; export it anew")
             self._runs.append(run)
-            self._logits.append(_reader(array[0], logits))
+            self._logits.append(_reader(outputs[0].array[0], stage.outputs[0]))
             carry = outputs[1:]
-        self._write = image.write
-        self._prepare = _Input(stages[0].inputs[0])
+        self._put = _Input(image.array[0], stages[0].inputs[0])
         self._next_stage: int | None = None
         # Kernels are chosen and memory is taken at a stage's first run, not while a user waits.
         with refusals("run the program"):
-            self.start(np.zeros(self._prepare.shape, np.uint8))
+            self.start(np.zeros(self._put.shape, np.uint8))
             for stage_number in range(len(stages)):
                 self.run(stage_number)
         self._next_stage = None
@@ -83,7 +80,7 @@ class LiteRTRuntime(Runtime):
         if self._engine is None:
             raise ClosedError("this runtime is closed; open the program again")
         self._next_stage = None
-        self._write(self._prepare(image))
+        self._put(image)
         self._next_stage = 0
 
     def run(self, stage: int) -> NDArray[np.float32]:
@@ -116,8 +113,7 @@ class LiteRTRuntime(Runtime):
         if self._engine is not None:
             engine, self._engine = self._engine, None
             self._next_stage = None
-            # Each of them holds buffers.
-            del self._runs[:], self._write
+            del self._runs[:]
             self._logits = [_gone] * len(self._logits)
             engine.close()
 
@@ -181,11 +177,16 @@ def _reader(stored: NDArray[Any], entry: TensorEntry) -> Callable[[], NDArray[np
 
 @final
 class _Input:
-    """From an image to what the program's input buffer holds; one array, used again and again."""
+    """Puts an image into the program's input buffer.
 
-    def __init__(self, entry: TensorEntry) -> None:
-        self.shape = entry.shape[1:]
-        self._array: NDArray[Any] = np.empty(self.shape, entry.dtype)
+    Args:
+        array: ``(height, width, 3)``, the buffer itself.
+        entry: What the manifest says of it.
+    """
+
+    def __init__(self, array: NDArray[Any], entry: TensorEntry) -> None:
+        self.shape = array.shape
+        self._array = array
         self._table: NDArray[Any] | None = None
         if entry.quantization is not None:
             bounds = np.iinfo(entry.dtype)
@@ -193,8 +194,8 @@ class _Input:
             stored += entry.quantization.zero_point
             self._table = stored.clip(bounds.min, bounds.max).astype(entry.dtype)
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[Any]:
-        # Broadcasting would take a smaller image, and the buffer a shorter array, without a word.
+    def __call__(self, image: NDArray[np.uint8]) -> None:
+        # Broadcasting would take a smaller image without a word.
         if (
             not isinstance(image, np.ndarray)
             or image.shape != self.shape
@@ -207,4 +208,3 @@ class _Input:
         else:
             # Every index is a uint8 and the table has 256 entries; "clip" spares the check.
             self._table.take(image, out=self._array, mode="clip")
-        return self._array

@@ -5,20 +5,31 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import weakref
+from ctypes import byref, c_char_p, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, final
 
 import numpy as np
 
 from offramp.errors import OfframpError, ProgramError
-from offramp.runtimes._quiet import Said, capture_stderr, silence_process_exit
+from offramp.runtimes._litert_api import (
+    DTYPES,
+    PROCESSOR,
+    Quantization,
+    TensorType,
+    call,
+    environment,
+    library,
+)
+from offramp.runtimes._quiet import Said, capture_stderr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["LiteRTEngine", "Signature", "refusals"]
+__all__ = ["Buffer", "LiteRTEngine", "Signature", "refusals"]
 
 _ALIGNMENT_BYTES = 64  # what the engine asks of memory that is not its own
 
@@ -48,10 +59,34 @@ class Signature:
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
+class Buffer:
+    """Memory that the engine reads and writes, and that is an array at the same time.
+
+    Attributes:
+        array: Of the tensor's dtype and shape.
+        handle: What the engine calls it; gone when the engine is closed.
+    """
+
+    array: NDArray[Any]
+    handle: c_void_p
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    index: int
+    dtype: str
+    shape: tuple[int, ...]
+    quantization: tuple[float, int] | None
+
+
+@final
 class LiteRTEngine:
     """One program in LiteRT.
 
-    Programs are opened from bytes: opening a truncated file by its path kills the process.
+    Programs are opened from bytes: opening a truncated file by its path kills the process. While a
+    signature runs, other Python threads go on.
 
     Args:
         program: The ``.tflite`` file's content, whose SHA-256 has been checked.
@@ -62,89 +97,112 @@ class LiteRTEngine:
     """
 
     def __init__(self, program: bytes, *, threads: int) -> None:
-        from ai_edge_litert.compiled_model import (
-            CompiledModel,
-            CpuOptions,
-            HardwareAccelerator,
-            Options,
-        )
-
         if threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1")
-        self._program = program
+        self._model, self._compiled = c_void_p(), c_void_p()
+        self._buffers: list[Buffer] = []
+        self._free = weakref.finalize(self, _free, self._buffers, self._compiled, self._model)
+        # The weights are read from here as long as the program is open.
+        self._memory = _aligned(len(program))
+        self._memory[:] = np.frombuffer(program, np.uint8)
+        address = self._memory.ctypes.data
         with refusals("load the program"):
-            self._model: Any = CompiledModel.from_buffer(
-                program,
-                environment=_environment(),
-                options=Options(
-                    hardware_accelerators=HardwareAccelerator.CPU,
-                    cpu_options=CpuOptions(num_threads=threads),
-                ),
-            )
+            made = environment()
+            call("CreateModelFromBuffer", made, address, len(program), byref(self._model))
+            options = _options(threads)
+            try:
+                call("CreateCompiledModel", made, self._model, options, byref(self._compiled))
+            finally:
+                library().LiteRtDestroyOptions(options)
 
     def signatures(self) -> tuple[Signature, ...]:
         """All signatures, in the order of the file."""
         with refusals("read the program's signatures"):
-            names = list(self._model.get_signature_list())
-            return tuple(self._signature(name) for name in names)
+            number = c_size_t()
+            call("GetNumModelSignatures", self._model, byref(number))
+            return tuple(self._signature(index) for index in range(number.value))
 
-    def _signature(self, name: str) -> Signature:
-        # An unknown name gives -1, which the engine would take for another signature.
-        index = self._model.get_signature_index(name)
-        if index < 0:
-            raise ProgramError(f"the program lost its signature {name!r}; export it anew")
-        listed = self._model.get_signature_list()[name]
-        into = self._model.get_input_tensor_details(name)
-        out = self._model.get_output_tensor_details(name)
-        inputs = [into[key] for key in listed["inputs"]]
-        outputs = [out[key] for key in listed["outputs"]]
-        input_tensors = [detail["index"] for detail in inputs]
-        output_tensors = [detail["index"] for detail in outputs]
-        scales = _quantizations(self._program, name)
+    def _signature(self, index: int) -> Signature:
+        signature, name = c_void_p(), c_char_p()
+        call("GetModelSignature", self._model, index, byref(signature))
+        call("GetSignatureKey", signature, byref(name))
+        inputs = self._tensors(signature, "Input")
+        outputs = self._tensors(signature, "Output")
+        input_indices = [tensor.index for tensor in inputs]
+        output_indices = [tensor.index for tensor in outputs]
         return Signature(
-            name=name,
+            name=(name.value or b"").decode("utf-8", "replace"),
             index=index,
-            inputs=tuple((detail["dtype"], tuple(detail["shape"])) for detail in inputs),
-            outputs=tuple((detail["dtype"], tuple(detail["shape"])) for detail in outputs),
-            quantizations=tuple(scales[tensor] for tensor in (*input_tensors, *output_tensors)),
+            inputs=tuple((tensor.dtype, tensor.shape) for tensor in inputs),
+            outputs=tuple((tensor.dtype, tensor.shape) for tensor in outputs),
+            quantizations=tuple(tensor.quantization for tensor in (*inputs, *outputs)),
             same_as_input=tuple(
-                input_tensors.index(tensor) if tensor in input_tensors else None
-                for tensor in output_tensors
+                input_indices.index(tensor) if tensor in input_indices else None
+                for tensor in output_indices
             ),
             same_as_output=tuple(
-                output_tensors.index(tensor) if tensor in output_tensors[:place] else None
-                for place, tensor in enumerate(output_tensors)
+                output_indices.index(tensor) if tensor in output_indices[:place] else None
+                for place, tensor in enumerate(output_indices)
             ),
         )
 
-    def input_buffers(self, signature: Signature) -> list[Any]:
-        """New input buffers of a signature."""
-        with refusals(f"make the inputs of {signature.name}"):
-            return list(self._model.create_input_buffers(signature.index))
+    def _tensors(self, signature: c_void_p, side: str) -> list[_Tensor]:
+        number = c_size_t()
+        call(f"GetNumSignature{side}s", signature, byref(number))
+        return [self._tensor(signature, side, place) for place in range(number.value)]
 
-    def array_buffer(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, NDArray[Any]]:
-        """A buffer whose memory is an array: to read or write it is no call of the engine.
+    def _tensor(self, signature: c_void_p, side: str, place: int) -> _Tensor:
+        tensor, index = c_void_p(), c_uint32()
+        kind, scale = TensorType(), Quantization()
+        call(f"GetSignature{side}TensorByIndex", signature, place, byref(tensor))
+        call("GetTensorIndex", tensor, byref(index))
+        call("GetRankedTensorType", tensor, byref(kind))
+        # Any other status than 0 says that it has not one scale.
+        quantized = not library().LiteRtGetPerTensorQuantization(tensor, byref(scale))
+        return _Tensor(
+            index=index.value,
+            dtype=DTYPES.get(kind.element_type, f"type {kind.element_type}"),
+            shape=kind.shape,
+            quantization=(float(scale.scale), int(scale.zero_point)) if quantized else None,
+        )
+
+    def buffer(self, dtype: str, shape: tuple[int, ...]) -> Buffer:
+        """New memory for a tensor, zeros at first: to fill or to read it is no call of the engine.
 
         Args:
             dtype: Of the tensor.
             shape: Of the tensor.
-
-        Returns:
-            The buffer, and the array of that dtype and shape, which must outlive it.
         """
-        from ai_edge_litert.tensor_buffer import TensorBuffer
-
-        size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        # Kernels may read a little past the end of what they are given.
-        memory = np.zeros(size_bytes + 2 * _ALIGNMENT_BYTES, np.uint8)
-        start = -memory.ctypes.data % _ALIGNMENT_BYTES
-        array = memory[start : start + size_bytes].view(dtype).reshape(shape)
+        element_types = {name: number for number, name in DTYPES.items()}
+        if dtype not in element_types or any(size < 1 for size in shape):
+            raise ProgramError(
+                f"the program has a tensor of {dtype} {shape}, expected one of "
+                f"{', '.join(element_types)} and fixed sizes; export it anew"
+            )
+        kind = TensorType(element_type=element_types[dtype])
+        kind.layout.rank = len(shape)
+        kind.layout.dimensions[: len(shape)] = shape
+        memory = _aligned(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        handle = c_void_p()
         with refusals("make a buffer"):
-            return TensorBuffer.create_from_host_memory(array), array
+            call(
+                "CreateTensorBufferFromHostMemory",
+                byref(kind),
+                memory.ctypes.data,
+                memory.nbytes,
+                None,
+                byref(handle),
+            )
+        self._buffers.append(Buffer(memory.view(dtype).reshape(shape), handle))
+        return self._buffers[-1]
+
+    def buffers(self, tensors: Sequence[tuple[str, tuple[int, ...]]]) -> list[Buffer]:
+        """A new buffer for each ``(dtype, shape)``."""
+        return [self.buffer(dtype, shape) for dtype, shape in tensors]
 
     def bind(
-        self, signature: Signature, inputs: list[Any], first_output: Any = None
-    ) -> tuple[Callable[[], None], list[Any]]:
+        self, signature: Signature, inputs: Sequence[Buffer]
+    ) -> tuple[Callable[[], None], list[Buffer]]:
         """Bind a signature to its input buffers and to output buffers of its own.
 
         An output that is one of the inputs shares that input's buffer: given another buffer, the
@@ -153,23 +211,37 @@ class LiteRTEngine:
         Args:
             signature: From ``signatures``.
             inputs: Buffers, possibly outputs of another signature; nothing is copied.
-            first_output: A buffer to use for the first output, unless that is one of the inputs.
 
         Returns:
-            A function that runs the signature, and the output buffers.
+            A function that runs the signature (``RuntimeError`` if the engine refuses), and the
+            output buffers.
         """
-        with refusals(f"make the outputs of {signature.name}"):
-            outputs = list(self._model.create_output_buffers(signature.index))
-        if first_output is not None:
-            outputs[0] = first_output
-        for place, shared in enumerate(signature.same_as_input):
+        outputs: list[Buffer] = []
+        for place, (dtype, shape) in enumerate(signature.outputs):
+            shared, earlier = signature.same_as_input[place], signature.same_as_output[place]
             if shared is not None:
-                outputs[place] = inputs[shared]
-            elif (earlier := signature.same_as_output[place]) is not None:
-                outputs[place] = outputs[earlier]
-        return functools.partial(
-            self._model.run_by_index, signature.index, inputs, outputs
-        ), outputs
+                outputs.append(inputs[shared])
+            elif earlier is not None:
+                outputs.append(outputs[earlier])
+            else:
+                outputs.append(self.buffer(dtype, shape))
+        return self._runner(signature.index, inputs, outputs), outputs
+
+    def _runner(
+        self, index: int, inputs: Sequence[Buffer], outputs: Sequence[Buffer]
+    ) -> Callable[[], None]:
+        read = (c_void_p * len(inputs))(*(buffer.handle for buffer in inputs))
+        written = (c_void_p * len(outputs))(*(buffer.handle for buffer in outputs))
+        arguments = (
+            self._compiled,
+            c_size_t(index),
+            c_size_t(len(inputs)),
+            read,
+            c_size_t(len(outputs)),
+            written,
+        )
+        # The engine comes along, since all memory belongs to it.
+        return functools.partial(_run, library().LiteRtRunCompiledModel, arguments, self)
 
     def __enter__(self) -> Self:
         return self
@@ -178,8 +250,49 @@ class LiteRTEngine:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model; buffers and bound functions must be dropped as well."""
-        self._model.close()
+        """Free the program; may be called more than once. Bound functions raise from now on."""
+        self._free()
+
+
+def _run(run: Callable[..., int], arguments: tuple[Any, ...], _: LiteRTEngine) -> None:
+    status = run(*arguments)
+    if status:
+        raise RuntimeError(f"RunCompiledModel gave status {status}")
+
+
+def _free(buffers: list[Buffer], compiled: c_void_p, model: c_void_p) -> None:
+    # Everybody who holds one of these handles finds it empty afterwards.
+    for buffer in buffers:
+        library().LiteRtDestroyTensorBuffer(buffer.handle)
+        buffer.handle.value = None
+    for handle, destroy in (
+        (compiled, library().LiteRtDestroyCompiledModel),
+        (model, library().LiteRtDestroyModel),
+    ):
+        if handle:
+            destroy(handle)
+            handle.value = None
+
+
+def _options(threads: int) -> c_void_p:
+    options, processor = c_void_p(), c_void_p()
+    call("CreateOptions", byref(options))
+    call("SetOptionsHardwareAccelerators", options, PROCESSOR)
+    # The engine frees this text itself, so it has to come from the C library.
+    system = ctypes.CDLL(None)
+    system.strdup.restype = c_void_p
+    text = system.strdup(f"num_threads = {threads}\n".encode())
+    release = ctypes.cast(system.free, c_void_p)
+    call("CreateOpaqueOptions", b"xnnpack", text, release, byref(processor))
+    call("AddOpaqueOptions", options, processor)
+    return options
+
+
+def _aligned(size_bytes: int) -> NDArray[np.uint8]:
+    # Kernels may read a little past the end of what they are given.
+    memory = np.zeros(size_bytes + 2 * _ALIGNMENT_BYTES, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT_BYTES
+    return memory[start : start + size_bytes]
 
 
 @contextlib.contextmanager
@@ -191,45 +304,6 @@ def refusals(doing: str) -> Iterator[None]:
             yield
     except OfframpError:
         raise
-    # LiteRT raises plain RuntimeError and ValueError for everything.
     except (RuntimeError, ValueError) as error:
         detail = "; ".join(line for line in (*str(error).splitlines(), *said.complaints()) if line)
         raise ProgramError(f"LiteRT could not {doing}: {detail}") from error
-
-
-@functools.cache
-def _environment() -> Any:
-    """The one environment of the process: each further one would load every accelerator again."""
-    from ai_edge_litert.compiled_model import Environment
-    from ai_edge_litert.tensor_buffer import TensorBuffer
-
-    environment = Environment.create()
-    # Never destroyed, since that writes to the terminal at a moment nobody can foresee; the
-    # system takes the memory back when the process ends.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(environment))
-    # The first buffer makes another environment, inside the engine, which outlives Python.
-    TensorBuffer.create_from_host_memory(np.zeros(16, np.float32)).read(1, np.float32)
-    silence_process_exit()
-    return environment
-
-
-def _quantizations(program: bytes, signature: str) -> dict[int, tuple[float, int] | None]:
-    """Scale and zero point of every tensor of a signature; the engine itself does not tell."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.Model.GetRootAs(program, 0)
-    wanted = signature.encode()
-    definitions = (model.SignatureDefs(place) for place in range(model.SignatureDefsLength()))
-    subgraph = next(
-        model.Subgraphs(definition.SubgraphIndex())
-        for definition in definitions
-        if definition.SignatureKey() == wanted
-    )
-    result: dict[int, tuple[float, int] | None] = {}
-    for place in range(subgraph.TensorsLength()):
-        quantization = subgraph.Tensors(place).Quantization()
-        quantized = quantization is not None and quantization.ScaleLength() == 1
-        result[place] = (
-            (float(quantization.Scale(0)), int(quantization.ZeroPoint(0))) if quantized else None
-        )
-    return result

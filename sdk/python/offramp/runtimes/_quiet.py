@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Said", "capture_stderr", "silence_process_exit"]
+__all__ = ["Said", "capture_stderr"]
 
 # Descriptor 2 belongs to the whole process: two threads that exchange it would lose it.
 _lock = threading.RLock()
@@ -80,16 +79,3 @@ def _write_others(text: str) -> None:
     lines = [line for line in text.splitlines(keepends=True) if not line.startswith(_CHATTER)]
     if lines:
         os.write(2, "".join(lines).encode())
-
-
-def silence_process_exit() -> None:
-    """Close descriptor 2 when the process is past its last Python line.
-
-    LiteRT keeps an environment in static storage, and says so when the C library destroys it. That
-    happens after the interpreter has gone, so no Python code could catch it.
-    """
-    library = ctypes.CDLL(None)
-    register = getattr(library, "__cxa_atexit", None)
-    if register is not None:
-        register.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-        register(ctypes.cast(library.close, ctypes.c_void_p), 2, None)
