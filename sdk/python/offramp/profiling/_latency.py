@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from offramp.errors import ProgramError
 from offramp.latency import Latency
 from offramp.runtimes import LiteRTEngine
 
@@ -99,7 +100,7 @@ def measure_signatures(
     _check_runs(runs, warmup_runs)
     engine = LiteRTEngine(program, threads=threads)
     generator = np.random.default_rng(0)
-    bound: dict[str, Callable[[], None]] = {}
+    bound: dict[str, Callable[[], int]] = {}
     for signature in engine.signatures():
         inputs = engine.buffers(signature.inputs)
         for buffer, (dtype, shape) in zip(inputs, signature.inputs, strict=True):
@@ -108,9 +109,11 @@ def measure_signatures(
     samples: dict[str, list[float]] = {name: [] for name in bound}
     turns = [min(_RUNS_PER_TURN, runs - done) for done in range(0, runs, _RUNS_PER_TURN)]
     with engine:
-        for call in bound.values():
-            for _ in range(warmup_runs):
-                call()
+        for name, call in bound.items():
+            for _ in range(1 + warmup_runs):
+                status = call()
+                if status:
+                    raise ProgramError(f"LiteRT could not run {name}: status {status}")
         for turn, runs_in_turn in enumerate(turns):
             for name, call in bound.items():
                 call()

@@ -51,7 +51,7 @@ class LiteRTRuntime(Runtime):
         for name, stage in zip(expected, stages, strict=True):
             _compare(signatures[name], stage)
         self._engine: LiteRTEngine | None = engine
-        self._runs: list[Callable[[], None]] = []
+        self._runs: list[Callable[[], int]] = []
         self._logits: list[Callable[[], NDArray[np.float32]]] = []
         image, *_ = carry = engine.buffers(signatures["stage_0"].inputs)
         for name, stage in zip(expected, stages, strict=True):
@@ -94,10 +94,9 @@ class LiteRTRuntime(Runtime):
             raise self._out_of_turn(stage)
         # Until it has succeeded there is no carry to go on from.
         self._next_stage = None
-        try:
-            self._runs[stage]()
-        except RuntimeError as error:
-            raise ProgramError(f"LiteRT could not run stage {stage}: {error}") from error
+        status = self._runs[stage]()
+        if status:
+            raise ProgramError(f"LiteRT could not run stage {stage}: status {status}")
         self._next_stage = stage + 1
 
     def _out_of_turn(self, stage: int) -> ClosedError | ProgramError:

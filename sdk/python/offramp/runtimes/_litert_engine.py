@@ -202,7 +202,7 @@ class LiteRTEngine:
 
     def bind(
         self, signature: Signature, inputs: Sequence[Buffer]
-    ) -> tuple[Callable[[], None], list[Buffer]]:
+    ) -> tuple[Callable[[], int], list[Buffer]]:
         """Bind a signature to its input buffers and to output buffers of its own.
 
         An output that is one of the inputs shares that input's buffer: given another buffer, the
@@ -213,8 +213,8 @@ class LiteRTEngine:
             inputs: Buffers, possibly outputs of another signature; nothing is copied.
 
         Returns:
-            A function that runs the signature (``RuntimeError`` if the engine refuses), and the
-            output buffers.
+            A function that runs the signature and returns the engine's status, which is 0 for
+            success and never is once the engine is closed; and the output buffers.
         """
         outputs: list[Buffer] = []
         for place, (dtype, shape) in enumerate(signature.outputs):
@@ -225,23 +225,17 @@ class LiteRTEngine:
                 outputs.append(outputs[earlier])
             else:
                 outputs.append(self.buffer(dtype, shape))
-        return self._runner(signature.index, inputs, outputs), outputs
-
-    def _runner(
-        self, index: int, inputs: Sequence[Buffer], outputs: Sequence[Buffer]
-    ) -> Callable[[], None]:
-        read = (c_void_p * len(inputs))(*(buffer.handle for buffer in inputs))
-        written = (c_void_p * len(outputs))(*(buffer.handle for buffer in outputs))
-        arguments = (
+        # No line of Python between the caller and the engine: the arguments are made only once.
+        run = functools.partial(
+            library().LiteRtRunCompiledModel,
             self._compiled,
-            c_size_t(index),
+            c_size_t(signature.index),
             c_size_t(len(inputs)),
-            read,
+            (c_void_p * len(inputs))(*(buffer.handle for buffer in inputs)),
             c_size_t(len(outputs)),
-            written,
+            (c_void_p * len(outputs))(*(buffer.handle for buffer in outputs)),
         )
-        # The engine comes along, since all memory belongs to it.
-        return functools.partial(_run, library().LiteRtRunCompiledModel, arguments, self)
+        return run, outputs
 
     def __enter__(self) -> Self:
         return self
@@ -250,14 +244,8 @@ class LiteRTEngine:
         self.close()
 
     def close(self) -> None:
-        """Free the program; may be called more than once. Bound functions raise from now on."""
+        """Free the program; may be called more than once."""
         self._free()
-
-
-def _run(run: Callable[..., int], arguments: tuple[Any, ...], _: LiteRTEngine) -> None:
-    status = run(*arguments)
-    if status:
-        raise RuntimeError(f"RunCompiledModel gave status {status}")
 
 
 def _free(buffers: list[Buffer], compiled: c_void_p, model: c_void_p) -> None:
