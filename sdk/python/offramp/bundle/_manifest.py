@@ -47,7 +47,7 @@ class InputSpec(_Struct, frozen=True, kw_only=True):
         colour: Always RGB, values 0 to 255; normalisation is inside the program.
         resize: ``stretch`` scales both sides on their own; ``cover`` scales the image so that it
             covers the input and cuts the middle out.
-        filter: The resampling filter, as Pillow defines it (with antialiasing).
+        filter: The resampling filter, with antialiasing, as docs/images.md defines it.
     """
 
     height: Count

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from offramp.errors import ImageError
+from offramp.images._convert import to_rgb
 
 if TYPE_CHECKING:
     import os
-    from typing import IO
+    from typing import IO, Any
 
-__all__ = ["FORMATS", "LARGEST_PIXELS", "open_rgb", "to_rgb"]
+    from PIL.Image import Image
+
+__all__ = ["FORMATS", "open_rgb"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """What is decoded; Pillow's many other decoders are never reached."""
 
-LARGEST_PIXELS = 64 * 2**20
-"""Larger images are refused before they are decoded: a small file can claim any size."""
 
-# What Pillow converts to RGB without losing anything that the eye would see.
-_DIRECT = frozenset({"1", "L", "CMYK", "YCbCr", "HSV", "RGBX"})
-_TRANSPARENT = frozenset({"RGBA", "LA", "La", "PA", "RGBa"})
-_SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-
-
-def open_rgb(image: str | os.PathLike[str] | bytes) -> Image.Image:
+def open_rgb(image: str | os.PathLike[str] | bytes) -> Image:
     """Decode an image file, turned as its EXIF orientation says.
 
     Args:
-        image: The path of a file, or a file's content. Of several frames the first is taken.
+        image: The path of a file, or a file's content. Of an animation the first frame is taken,
+            of a file of several photos (MPO, a gain map, a depth map) the first photo.
 
     Raises:
         ImageError: No such file, not one of the formats, damaged, or too large.
@@ -49,14 +43,18 @@ def open_rgb(image: str | os.PathLike[str] | bytes) -> Image.Image:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _decode(file: IO[bytes], name: str) -> Image.Image:
+def _decode(file: IO[bytes], name: str) -> Image:
+    reader = _reader(file.read(16))
+    if reader is None:
+        raise ImageError(f"{name} is no image; expected {', '.join(FORMATS)}")
+    file.seek(0)
+    from PIL.Image import DecompressionBombError, DecompressionBombWarning
+
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            _check_size(image.size, name)
-            return to_rgb(image, name)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is no image; expected {', '.join(FORMATS)}") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with reader(file) as image:
+            rgb: Image = to_rgb(image, name)
+            return rgb
+    except (DecompressionBombError, DecompressionBombWarning) as error:
         raise ImageError(f"{name} is too large: {error}") from error
     # Decoders raise these for damaged files; a truncated file is an OSError.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
@@ -65,41 +63,20 @@ def _decode(file: IO[bytes], name: str) -> Image.Image:
         raise ImageError(f"{name} is damaged: {error}") from error
 
 
-def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
-    """An upright RGB copy of a PIL image.
+def _reader(start: bytes) -> Any:
+    """Pillow's class for a file that starts like this.
 
-    Transparent pixels are laid on black, as an app's premultiplied bitmaps are; 16-bit grey is
-    scaled to 8 bits.
-
-    Raises:
-        ImageError: The image is too large, empty, or in a mode without one meaning as RGB.
+    ``Image.open`` would choose the same, and then read a JPEG's index of further photos, of which
+    none is wanted, and warn of sizes that are refused here anyway.
     """
-    _check_size(image.size, name)
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode == "RGB" and "transparency" not in upright.info:
-        return upright
-    if upright.mode in _SIXTEEN_BITS:
-        values = np.asarray(upright).astype(np.float64)
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
-    if upright.mode in _TRANSPARENT or "transparency" in upright.info or upright.mode == "P":
-        layer = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert(
-            "RGB"
-        )
-    if upright.mode in _DIRECT:
-        return upright.convert("RGB")
-    raise ImageError(
-        f"{name} has the mode {upright.mode!r}, which has no one meaning as RGB; "
-        "convert it to RGB yourself first"
-    )
-
-
-def _check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if width * height > LARGEST_PIXELS:
-        raise ImageError(
-            f"{name} has {width} x {height} pixels, expected at most {LARGEST_PIXELS}; "
-            "make it smaller first"
-        )
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} has {width} x {height} pixels, expected at least one")
+    if start.startswith(b"\xff\xd8\xff"):
+        plugin, name = "Jpeg", "JpegImageFile"
+    elif start.startswith(b"\x89PNG\r\n\x1a\n"):
+        plugin, name = "Png", "PngImageFile"
+    elif start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        plugin, name = "WebP", "WebPImageFile"
+    elif start.startswith(b"BM"):
+        plugin, name = "Bmp", "BmpImageFile"
+    else:
+        return None
+    return getattr(importlib.import_module(f"PIL.{plugin}ImagePlugin"), name)

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from offramp.errors import ImageError
-from offramp.images._decode import LARGEST_PIXELS, open_rgb, to_rgb
+from offramp.images._convert import check_size, to_rgb
+from offramp.images._decode import open_rgb
 from offramp.images._geometry import check_rotation, region_box
-from offramp.images._resize import resize
+from offramp.images._resize import resize_array, resize_picture
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
     from offramp.bundle import InputSpec
     from offramp.images._geometry import Region
 
 __all__ = ["ImageLike", "load_image"]
 
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 """A path, a file's content, a PIL image, or an ``(H, W, 3)`` uint8 array in RGB order."""
-
-# Pillow counts turns against the clock.
-_TURNS = (None, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)
 
 
 def load_image(
@@ -38,6 +38,7 @@ def load_image(
 
     The image is turned upright as its EXIF orientation says, the region is cut out of it, the
     region is turned, and what is left is brought to the input's size by the bundle's resize rule.
+    Arrays need no Pillow.
 
     Args:
         image: A path, a file's content, a PIL image, or an ``(H, W, 3)`` uint8 array in RGB
@@ -49,8 +50,8 @@ def load_image(
             whose pictures lie on their side.
 
     Returns:
-        ``(spec.height, spec.width, 3)`` uint8, RGB; the very array given, or a view of it, if it
-        already fits.
+        ``(spec.height, spec.width, 3)`` uint8, RGB; the very array given, or a view of it, if no
+        pixel has to be computed.
 
     Raises:
         ImageError: The image cannot be decoded, or the array is no 8-bit RGB image.
@@ -60,7 +61,7 @@ def load_image(
     turns = check_rotation(rotation_degrees)
     if isinstance(image, np.ndarray):
         return _from_array(image, spec, region, turns)
-    if isinstance(image, Image.Image):
+    if _is_picture(image):
         picture = to_rgb(image)
     elif isinstance(image, str | os.PathLike | bytes):
         picture = open_rgb(image)
@@ -71,10 +72,22 @@ def load_image(
         )
     if region is not None:
         picture = picture.crop(region_box(*picture.size, region))
-    turn = _TURNS[turns]
-    if turn is not None:
-        picture = picture.transpose(turn)
-    return np.asarray(resize(picture, spec))
+    if turns:
+        picture = picture.transpose(_clockwise(turns))
+    return np.asarray(resize_picture(picture, spec))
+
+
+def _is_picture(image: object) -> TypeGuard[Image.Image]:
+    # Whoever has a PIL image has imported Pillow; the others need not wait for it.
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(image, pillow.Image)
+
+
+def _clockwise(turns: int) -> Image.Transpose:
+    from PIL.Image import Transpose
+
+    # Pillow counts against the clock.
+    return (Transpose.ROTATE_270, Transpose.ROTATE_180, Transpose.ROTATE_90)[turns - 1]
 
 
 def _from_array(
@@ -86,21 +99,10 @@ def _from_array(
             f"the image array is {array.dtype} {array.shape}, expected uint8 (H, W, 3) in RGB order"
             f"{hint if array.dtype.kind == 'f' else ''}"
         )
-    if array.size == 0:
-        raise ImageError(
-            f"the image array has {array.shape[1]} x {array.shape[0]} pixels, "
-            f"expected 1 to {LARGEST_PIXELS}"
-        )
+    check_size(array.shape[1], array.shape[0], "the image array")
     if region is not None:
         left, top, right, bottom = region_box(array.shape[1], array.shape[0], region)
         array = array[top:bottom, left:right]
     if turns:
         array = np.rot90(array, -turns)
-    if array.shape[:2] == (spec.height, spec.width):
-        return array
-    if array.shape[0] * array.shape[1] > LARGEST_PIXELS:
-        raise ImageError(
-            f"the image array has {array.shape[1]} x {array.shape[0]} pixels, "
-            f"expected 1 to {LARGEST_PIXELS}"
-        )
-    return np.asarray(resize(Image.fromarray(np.ascontiguousarray(array)), spec))
+    return resize_array(array, spec)
