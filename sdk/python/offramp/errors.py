@@ -8,7 +8,9 @@
     ├── DataError (ValueError)            a data set, or a file of arrays, cannot be used
     ├── ShapeError (ValueError)           an array or tensor of the wrong shape or dtype
     ├── ProgramError (RuntimeError)       a runtime refused to load or run a program
-    ├── ClosedError (RuntimeError)        used after close()
+    ├── ClosedError (RuntimeError)        used after close(), or after a fork
+    ├── DeadlineError (ValueError)        no answer can be had so soon; says the soonest
+    ├── ImageFailedError (RuntimeError)   one of many images failed; says which
     ├── CalibrationError (ValueError)     thresholds cannot be certified as asked
     │   └── TooFewImagesError             ... for want of images; says how many it takes
     ├── MissingExtraError (ImportError)   an optional package is not installed; says the pip line
@@ -30,10 +32,12 @@ __all__ = [
     "CalibrationError",
     "ClosedError",
     "DataError",
+    "DeadlineError",
     "DeviceError",
     "ExportError",
     "ExportMismatchError",
     "ImageError",
+    "ImageFailedError",
     "InfeasibleBudgetError",
     "IntegrityError",
     "ManifestError",
@@ -81,7 +85,31 @@ class ProgramError(OfframpError, RuntimeError):
 
 
 class ClosedError(OfframpError, RuntimeError):
-    """An object was used after it was closed."""
+    """An object was used after it was closed, or in a process forked after it was made."""
+
+
+class DeadlineError(OfframpError, ValueError):
+    """No answer can be had so soon on this device.
+
+    Attributes:
+        smallest_ms: The smallest deadline that can be kept, in milliseconds.
+    """
+
+    def __init__(self, message: str, *, smallest_ms: float) -> None:
+        super().__init__(message)
+        self.smallest_ms = smallest_ms
+
+
+class ImageFailedError(OfframpError, RuntimeError):
+    """One of many images failed; ``__cause__`` is what went wrong.
+
+    Attributes:
+        index: Which image, counted from 0.
+    """
+
+    def __init__(self, message: str, *, index: int) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class CalibrationError(OfframpError, ValueError):

@@ -278,6 +278,7 @@ def test_close(fake: FakeRuntime) -> None:
         ({"deadline_ms": -1}, "deadline_ms is -1"),
         ({"deadline_ms": float("nan")}, "deadline_ms is nan"),
         ({"max_results": 0}, "max_results is 0"),
+        ({"score_threshold": float("nan")}, "score_threshold is nan"),
     ],
 )
 def test_bad_options(fake: FakeRuntime, options: dict[str, Any], message: str) -> None:

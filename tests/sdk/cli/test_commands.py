@@ -61,7 +61,7 @@ class TestPredict:
     def test_the_table_has_a_line_for_each_class_asked_for(
         self, offramp: Callable[..., Any], calibrated: Bundle, picture: Path
     ) -> None:
-        ran = offramp("predict", calibrated.path, picture, "--max-results", "3")
+        ran = offramp("predict", calibrated.path, picture, "--top", "3")
         assert ran.code == 0
         assert "reason" in ran.out
         assert sum(label in ran.out for label in calibrated.manifest.labels) == 3
@@ -76,15 +76,53 @@ class TestPredict:
                 assert answer["score"] == pytest.approx(classifier.predict(picture).score)
             assert (answer["exit"], answer["reason"]) == (2, "last_exit")
 
-    def test_a_short_deadline_is_kept_to(
+    def test_deadlines(self, offramp: Callable[..., Any], bundle: Bundle, picture: Path) -> None:
+        arguments = ("predict", bundle.path, picture, "--json", "--policy", "last")
+        ran = offramp(*arguments, "--deadline-ms", "1e-6")
+        assert (ran.code, ran.out) == (2, "")
+        assert "but stage 0 alone takes up to" in ran.err
+        (answer,) = offramp(*arguments, "--deadline-ms", "60000").json
+        assert (answer["exit"], answer["reason"]) == (2, "last_exit")
+
+    def test_what_is_listed_and_looked_at(
+        self, offramp: Callable[..., Any], calibrated: Bundle, picture: Path
+    ) -> None:
+        options = ("--roi", "0.1,0.2,0.6,0.9", "--rotate", "270", "--top", "2")
+        lists = ("--deny", "ant", "--deny", "bee", "--min-score", "0.05")
+        arguments = ("predict", calibrated.path, picture, picture, *options, *lists)
+        with DynamicClassifier.load(calibrated.path) as classifier:
+            expected = classifier.predict(
+                picture,
+                region_of_interest=(0.1, 0.2, 0.6, 0.9),
+                rotation_degrees=270,
+                max_results=2,
+                category_denylist=["ant", "bee"],
+                score_threshold=0.05,
+            )
+        first, second = offramp(*arguments, "--json", "--workers", "2").json
+        for answer in (first, second):
+            assert [category["label"] for category in answer["categories"]] == [
+                category.label for category in expected.categories
+            ]
+            assert answer["score"] == pytest.approx(expected.score)
+            assert (answer["policy"], answer["abstained"]) == ("default", False)
+        (only,) = offramp("predict", calibrated.path, picture, "--allow", "elk", "--json").json
+        assert [category["label"] for category in only["categories"]] == ["elk"]
+        ran = offramp("predict", calibrated.path, picture, "--min-score", "2")
+        assert "(none)" in ran.out
+
+    def test_a_withheld_answer_has_a_line(
         self,
         offramp: Callable[..., Any],
         bundle: Bundle,
         picture: Path,
+        make_policy: Callable[..., Policy],
     ) -> None:
-        arguments = ("predict", bundle.path, picture, "--json", "--policy", "last")
-        (answer,) = offramp(*arguments, "--deadline-ms", "1e-6").json
-        assert (answer["exit"], answer["reason"]) == (0, "deadline")
+        bundle = bundle.add_policy(make_policy(abstain_below=1.0))
+        assert "(withheld)" in offramp("predict", bundle.path, picture).out
+        (answer,) = offramp("predict", bundle.path, picture, "--json").json
+        assert (answer["abstained"], answer["categories"]) == (True, [])
+        assert answer["label"] in bundle.manifest.labels
 
     def test_what_cannot_be_used_is_said_in_one_sentence(
         self, offramp: Callable[..., Any], bundle: Bundle, calibrated: Bundle, tmp_path: Path
@@ -105,7 +143,15 @@ class TestPredict:
             assert ran.err.count("\n") == 1
 
     @pytest.mark.parametrize(
-        "option", [("--deadline-ms", "0"), ("--max-results", "0"), ("--threads", "0")]
+        "option",
+        [
+            ("--deadline-ms", "0"),
+            ("--top", "0"),
+            ("--threads", "0"),
+            ("--workers", "0"),
+            ("--roi", "0,0,1"),
+            ("--roi", "0,0,a,1"),
+        ],
     )
     def test_options_out_of_range_are_refused(
         self, offramp: Callable[..., Any], calibrated: Bundle, picture: Path, option: Any
@@ -113,6 +159,27 @@ class TestPredict:
         ran = offramp("predict", calibrated.path, picture, *option)
         assert ran.code == 2
         assert option[0] in ran.err
+
+    @pytest.mark.parametrize(
+        ("option", "words"),
+        [
+            (("--roi", "0,0,0,1"), "left < right"),
+            (("--rotate", "45"), "multiple of 90"),
+            (("--allow", "elks"), "did you mean 'elk'"),
+            (("--allow", "elk", "--deny", "ant"), "both"),
+        ],
+    )
+    def test_options_that_make_no_sense_are_refused(
+        self,
+        offramp: Callable[..., Any],
+        calibrated: Bundle,
+        picture: Path,
+        option: Any,
+        words: str,
+    ) -> None:
+        ran = offramp("predict", calibrated.path, picture, *option)
+        assert (ran.code, ran.out) == (2, "")
+        assert words in " ".join(ran.err.replace("│", " ").split())
 
 
 class TestCalibrate:

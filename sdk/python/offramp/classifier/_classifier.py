@@ -2,79 +2,97 @@
 
 from __future__ import annotations
 
-import threading
 from time import perf_counter
-from typing import TYPE_CHECKING, Self, final
+from typing import TYPE_CHECKING, final
 
 from offramp.bundle import Bundle
-from offramp.classifier._limits import StageLimits, measured_limits, profiled_limits
+from offramp.classifier._base import Classifier
+from offramp.classifier._limits import StageLimits, check_reachable, find_limits, measured_limits
+from offramp.classifier._options import check_deadline, listing
+from offramp.classifier._pool import RuntimePool
 from offramp.classifier._prediction import Prediction
 from offramp.classifier._walk import walk
-from offramp.errors import BundleError, ClosedError, ProgramError
+from offramp.errors import BundleError, ProgramError
 from offramp.images import load_image
 from offramp.policy import top_class
-from offramp.runtimes import open_runtime
+from offramp.runtimes import Runtime, open_runtime
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from offramp.bundle import InputSpec, Policy
-    from offramp.images import ImageLike
-    from offramp.runtimes import Runtime
+    from offramp.images import ImageLike, Region
 
 __all__ = ["DynamicClassifier"]
 
 _LAST = "last"
-# What is timed at load where the bundle has no profile: enough to name a time, not a percentile.
-_RUNS_AT_LOAD = 10
-_MOST_MS_AT_LOAD = 20.0
 
 
 @final
-class DynamicClassifier:
+class DynamicClassifier(Classifier):
     """Classifies images, and answers easy ones early.
 
-    Make one with ``DynamicClassifier.load``. One object may be used by many threads: images are
-    taken one after the other. Close it, or use it in a ``with`` statement, to free the program.
+    Make one with ``DynamicClassifier.load``. Any number of threads may use one object; as many
+    images as it has ``workers`` are predicted at the same time, the others wait. Close it, or use
+    it in a ``with`` statement, to free the program. A classifier does not survive a fork: in the
+    child every prediction raises ``ClosedError``, and in the parent nothing changes.
 
     Args:
-        runtime: The loaded program; closed together with the classifier.
+        runtimes: The loaded program, or several copies of it; closed together with the classifier.
         labels: One per class.
         input_spec: How an image becomes the input.
         policy: When to stop; ``None`` runs every image to the last exit.
+        policies: Others that a prediction may choose by name.
         limits: What the stages take at most, for deadlines; ``None`` times them here.
+        deadline_ms: Of every prediction that does not say another.
+
+    Raises:
+        DeadlineError: Stage 0 alone takes longer than ``deadline_ms``.
     """
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtimes: Runtime | Sequence[Runtime],
         *,
         labels: Sequence[str],
         input_spec: InputSpec,
         policy: Policy | None,
+        policies: Sequence[Policy] = (),
         limits: StageLimits | None = None,
+        deadline_ms: float | None = None,
     ) -> None:
-        stages = runtime.num_stages
-        for name, given in (("policy", policy and policy.enabled), ("limit", limits and limits.ms)):
+        copies = (runtimes,) if isinstance(runtimes, Runtime) else tuple(runtimes)
+        stages = copies[0].num_stages
+        chosen = () if policy is None else (policy,)
+        for name, given in (
+            *(("policy", known.enabled) for known in (*chosen, *policies)),
+            ("limit", limits and limits.ms),
+        ):
             if given and len(given) != stages:
                 raise BundleError(
                     f"the {name} is for {len(given)} stages, the program has {stages}"
                 )
-        self._runtime: Runtime | None = runtime
         self._labels = tuple(labels)
+        self._indices = {label: index for index, label in enumerate(self._labels)}
         self._input = input_spec
         self._policy = policy
-        enabled = (False,) * stages if policy is None else policy.enabled
-        self._asks = (*enabled[:-1], True)
+        # Whose logits are wanted: of exits that may answer, and with a deadline any may have to.
+        self._asks = {
+            known.name: (known, (*known.enabled[:-1], True)) for known in (*policies, *chosen)
+        }
+        run_all = (None, (*(False,) * (stages - 1), True))
+        self._asks_chosen = run_all if policy is None else self._asks[policy.name]
+        self._asks_last = run_all
         self._asks_all = (True,) * stages
-        self._lock = threading.Lock()
-        self._limits = limits or measured_limits(
-            runtime,
-            (input_spec.height, input_spec.width, 3),
-            runs=_RUNS_AT_LOAD,
-            most_ms=_MOST_MS_AT_LOAD,
-        )
+        if limits is None:
+            limits = measured_limits(copies[0], input_spec)
+        self._limits = limits
+        self._deadline_ms = deadline_ms
+        if deadline_ms is not None:
+            check_deadline(deadline_ms)
+            check_reachable(deadline_ms, limits)
+        self._pool = RuntimePool(copies)
 
     @classmethod
     def load(
@@ -84,6 +102,8 @@ class DynamicClassifier:
         program: str | None = None,
         policy: str | Policy | None = None,
         threads: int = 1,
+        workers: int = 1,
+        deadline_ms: float | None = None,
     ) -> DynamicClassifier:
         """Load a bundle.
 
@@ -94,12 +114,22 @@ class DynamicClassifier:
             policy: The name of one of the program's policies, or a policy that is not in the
                 bundle; ``None`` takes ``default``, or the only one there is. ``"last"`` needs no
                 policy: every image runs to the last exit.
-            threads: How many threads the kernels may use.
+            threads: How many threads the kernels may use for one image.
+            workers: How many images may be predicted at the same time, by several threads or by
+                ``predict_many``; each worker is a copy of the program in memory.
+            deadline_ms: Of every prediction that does not say another. If the bundle has no
+                profile of this device that is long enough to state a 99th percentile (``offramp
+                profile --runs 300 --save``), the stages are timed now, for two seconds at most.
 
         Raises:
             BundleError: There is no such bundle, program or policy, or the bundle is not sound.
+            DeadlineError: Stage 0 alone takes longer than ``deadline_ms``.
             ProgramError: The runtime refused the program.
         """
+        if workers < 1:
+            raise ValueError(f"workers is {workers}, expected at least 1")
+        if deadline_ms is not None:
+            check_deadline(deadline_ms)
         bundle = path if isinstance(path, Bundle) else Bundle.open(path)
         entry = bundle.program(program)
         chosen: Policy | None
@@ -114,18 +144,42 @@ class DynamicClassifier:
                     f"the policy was calibrated on {chosen.program}, the program is {entry.name}; "
                     f"choose that program, or calibrate on this one"
                 )
-        return cls(
-            open_runtime(bundle, entry.name, threads=threads),
-            labels=bundle.manifest.labels,
-            input_spec=bundle.manifest.input,
-            policy=chosen,
-            limits=profiled_limits(bundle, entry.name, threads),
-        )
+        runtimes: list[Runtime] = []
+        try:
+            for _ in range(workers):
+                runtimes.append(open_runtime(bundle, entry.name, threads=threads))
+            return cls(
+                runtimes,
+                labels=bundle.manifest.labels,
+                input_spec=bundle.manifest.input,
+                policy=chosen,
+                policies=[
+                    known for known in bundle.manifest.policies if known.program == entry.name
+                ],
+                limits=find_limits(
+                    bundle, entry.name, threads, runtimes[0], careful=deadline_ms is not None
+                ),
+                deadline_ms=deadline_ms,
+            )
+        except BaseException:
+            for runtime in runtimes:
+                runtime.close()
+            raise
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self._labels
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """How an image becomes the input."""
+        return self._input
+
+    @property
+    def workers(self) -> int:
+        """How many images it can predict at the same time."""
+        return len(self._pool)
 
     @property
     def policy(self) -> Policy | None:
@@ -144,6 +198,11 @@ class DynamicClassifier:
         deadline_ms: float | None = None,
         max_results: int | None = None,
         score_threshold: float = 0.0,
+        category_allowlist: Collection[str] | None = None,
+        category_denylist: Collection[str] | None = None,
+        region_of_interest: Region | None = None,
+        rotation_degrees: int = 0,
+        policy: str | None = None,
     ) -> Prediction:
         """Classify one image.
 
@@ -155,34 +214,50 @@ class DynamicClassifier:
         Args:
             image: A path, a file's content, a PIL image, or an ``(H, W, 3)`` uint8 array in RGB
                 order.
-            deadline_ms: Answer within so many milliseconds of the call, waiting for other threads
-                included.
+            deadline_ms: Answer within so many milliseconds of the call, decoding and waiting for
+                other threads included; ``None`` takes the one given to ``load``, ``math.inf`` has
+                none.
             max_results: How many categories to list at most; ``None`` lists all.
             score_threshold: List no categories of a smaller score; the answer itself is always
                 given.
+            category_allowlist: List only categories of these labels.
+            category_denylist: List no categories of these labels; not together with an allow list.
+            region_of_interest: ``(left, top, right, bottom)`` of the part to look at, as fractions
+                of the image's width and height; it is cut out first, then turned, and then brought
+                to the input's size as a whole image would be.
+            rotation_degrees: How far to turn it clockwise, a multiple of 90.
+            policy: The name of another policy of the program, for this prediction; ``"last"`` runs
+                to the last exit.
 
         Raises:
             ImageError: The image cannot be used.
-            ClosedError: The classifier is closed.
+            BundleError: There is no such policy.
+            ClosedError: The classifier is closed, or was loaded before a fork.
             ProgramError: The runtime failed, or the program's logits are not finite.
+            ValueError: An option is out of its range, or names no label.
         """
         began = perf_counter()
-        if deadline_ms is not None and not deadline_ms > 0:
-            raise ValueError(f"deadline_ms is {deadline_ms}, expected a time above 0")
-        if max_results is not None and max_results < 1:
-            raise ValueError(f"max_results is {max_results}, expected at least 1, or None for all")
-        array = load_image(image, self._input)
-        policy = self._policy
-        # With a deadline, any exit may have to answer.
-        asks = self._asks if deadline_ms is None else self._asks_all
-        deadline_s = None if deadline_ms is None else began + 1e-3 * deadline_ms
-        with self._lock:
-            runtime = self._runtime
-            if runtime is None:
-                raise ClosedError("this classifier is closed; load the bundle again")
+        listed = listing(
+            self._indices, max_results, score_threshold, category_allowlist, category_denylist
+        )
+        array = load_image(
+            image, self._input, region=region_of_interest, rotation_degrees=rotation_degrees
+        )
+        rule, asks = self._asks_chosen if policy is None else self._find(policy)
+        if deadline_ms is None:
+            deadline_ms = self._deadline_ms
+        deadline_s = None
+        if deadline_ms is not None:
+            check_deadline(deadline_ms)
+            deadline_s = began + 1e-3 * deadline_ms
+            asks = self._asks_all
+        runtime = self._pool.take()
+        try:
             exit, reason, stage_ms, logits = walk(
-                runtime, array, asks, policy, self._limits.ms, deadline_s
+                runtime, array, asks, rule, self._limits.ms, deadline_s
             )
+        finally:
+            self._pool.give_back(runtime)
         index = top_class(logits)
         if index is None:
             raise ProgramError(f"exit {exit} gave logits that are not finite; verify the bundle")
@@ -194,21 +269,33 @@ class DynamicClassifier:
             stage_ms=tuple(stage_ms),
             total_ms=1e3 * (perf_counter() - began),
             logits=logits,
-            temperature=1.0 if policy is None else policy.temperatures[exit],
+            policy=rule,
             labels=self._labels,
-            max_results=max_results,
-            score_threshold=score_threshold,
+            listing=listed,
         )
 
     def close(self) -> None:
-        """Free the program; may be called more than once."""
-        with self._lock:
-            if self._runtime is not None:
-                self._runtime.close()
-                self._runtime = None
+        """Free the program; may be called more than once.
 
-    def __enter__(self) -> Self:
-        return self
+        Waits for predictions that other threads have begun.
+        """
+        self._pool.close()
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def find_policy(self, name: str) -> Policy:
+        """Another policy of the program, by its name.
+
+        Raises:
+            BundleError: There is no such policy; the message lists those there are.
+        """
+        policy, _ = self._find(name)
+        if policy is None:
+            raise BundleError("'last' is no policy: it runs every image to the last exit")
+        return policy
+
+    def _find(self, policy: str) -> tuple[Policy | None, tuple[bool, ...]]:
+        if policy == _LAST:
+            return self._asks_last
+        if policy not in self._asks:
+            known = ", ".join([*self._asks, _LAST])
+            raise BundleError(f"no policy {policy!r} for this program; it has {known}")
+        return self._asks[policy]

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 
-from offramp.policy import probabilities
+from offramp.policy import abstains, probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from offramp.bundle import Policy
+    from offramp.classifier._options import Listing
+
 __all__ = ["Category", "Prediction", "Reason"]
 
-Reason = Literal["confident", "last_exit", "deadline"]
-"""Why an exit answered: it was sure enough, it is the last, or there was no time for another."""
+Reason = Literal["confident", "last_exit", "deadline", "reused"]
+"""Why an exit answered: it was sure enough, it is the last, or there was no time for another; or
+no exit was asked, because a stream's scene has not changed since the last answer."""
 
 
 @final
@@ -44,9 +48,11 @@ class Prediction:
         label: The name of the most probable class.
         index: Its index; of equal ones the first.
         exit: The exit that answered, counted from 0.
-        reason: Why that exit answered: ``confident``, ``last_exit`` or ``deadline``.
+        reason: Why that exit answered: ``confident``, ``last_exit`` or ``deadline``; ``reused`` if
+            a ``LiveClassifier`` gave the last answer again.
         stage_ms: The time of each stage that ran, in milliseconds.
         total_ms: The time of the whole call, decoding and resizing included, in milliseconds.
+        policy: The name of the policy that decided; ``last`` if every image runs to the last exit.
     """
 
     label: str
@@ -55,11 +61,11 @@ class Prediction:
     reason: Reason
     stage_ms: tuple[float, ...]
     total_ms: float
+    policy: str
     _logits: NDArray[np.float32] = field(compare=False)
-    _temperature: float = field(compare=False)
+    _policy: Policy | None = field(compare=False)
     _labels: tuple[str, ...] = field(compare=False)
-    _max_results: int | None = field(compare=False)
-    _score_threshold: float = field(compare=False)
+    _listing: Listing = field(compare=False)
 
     def __init__(
         self,
@@ -71,10 +77,9 @@ class Prediction:
         total_ms: float,
         *,
         logits: NDArray[np.float32],
-        temperature: float,
+        policy: Policy | None,
         labels: tuple[str, ...],
-        max_results: int | None = None,
-        score_threshold: float = 0.0,
+        listing: Listing,
     ) -> None:
         # One call instead of a dozen: this is made for every image, with cold caches.
         self.__dict__.update(
@@ -84,11 +89,11 @@ class Prediction:
             reason=reason,
             stage_ms=stage_ms,
             total_ms=total_ms,
+            policy="last" if policy is None else policy.name,
             _logits=logits,
-            _temperature=temperature,
+            _policy=policy,
             _labels=labels,
-            _max_results=max_results,
-            _score_threshold=score_threshold,
+            _listing=listing,
         )
 
     @functools.cached_property
@@ -100,27 +105,65 @@ class Prediction:
         """
         return float(self.probabilities[self.index])
 
+    @functools.cached_property
+    def abstained(self) -> bool:
+        """Whether the policy withholds the answer, because the exit that answered is not sure.
+
+        ``label`` then still says what the answer would have been, and ``categories`` is empty.
+        """
+        return self._policy is not None and abstains(self._policy, self.probabilities)
+
     def __repr__(self) -> str:
+        abstained = ", abstained=True" if self.abstained else ""
         return (
             f"Prediction(label={self.label!r}, index={self.index}, score={self.score:.4f}, "
-            f"exit={self.exit}, reason={self.reason!r}, stage_ms={self.stage_ms}, "
-            f"total_ms={self.total_ms})"
+            f"exit={self.exit}, reason={self.reason!r}, policy={self.policy!r}{abstained}, "
+            f"stage_ms={self.stage_ms}, total_ms={self.total_ms})"
         )
 
     @functools.cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """``(classes,)`` float64, all classes in the order of the labels."""
-        return probabilities(self._logits, self._temperature)
+        temperature = 1.0 if self._policy is None else self._policy.temperatures[self.exit]
+        return probabilities(self._logits, temperature)
 
     @functools.cached_property
     def categories(self) -> tuple[Category, ...]:
-        """The classes by falling score, as ``max_results`` and ``score_threshold`` asked for."""
+        """The classes by falling score, as the options of ``predict`` asked for.
+
+        Empty if the answer is withheld. Allow and deny lists and ``score_threshold`` leave classes
+        out here, and change neither ``label`` nor ``score``.
+        """
+        if self.abstained:
+            return ()
+        max_results, score_threshold, named, allowed = self._listing
         # Equal scores keep the order of the labels, and the answer stays the first of them.
         order = np.argsort(-self.probabilities, kind="stable").tolist()
         order.remove(self.index)
         order.insert(0, self.index)
+        if named is not None:
+            order = [index for index in order if (index in named) == allowed]
         return tuple(
             Category(index, float(self.probabilities[index]), self._labels[index])
-            for index in order[: self._max_results]
-            if self.probabilities[index] >= self._score_threshold
+            for index in order[:max_results]
+            if self.probabilities[index] >= score_threshold
+        )
+
+    def reused(self, total_ms: float) -> Prediction:
+        """The same answer given again, without a stage run.
+
+        Args:
+            total_ms: What finding out that nothing changed has taken, in milliseconds.
+        """
+        return Prediction(
+            self.label,
+            self.index,
+            self.exit,
+            "reused",
+            (),
+            total_ms,
+            logits=self._logits,
+            policy=self._policy,
+            labels=self._labels,
+            listing=self._listing,
         )

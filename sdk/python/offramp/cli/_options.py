@@ -14,6 +14,7 @@ __all__ = [
     "ProgramOption",
     "ProgramsOption",
     "ThreadsOption",
+    "WorkersOption",
 ]
 
 BundleArgument = Annotated[
@@ -47,3 +48,9 @@ ProgramsOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads the kernels may use.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Images predicted at the same time; each worker is a copy of the program."
+    ),
+]

@@ -19,7 +19,9 @@ def profile(
     bundle: BundleArgument,
     program: ProgramOption = None,
     threads: ThreadsOption = 1,
-    runs: Annotated[int, typer.Option(min=1, help="Samples of each stage.")] = 100,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Samples of each stage; a deadline relies on 299 at least.")
+    ] = 300,
     save: Annotated[
         bool, typer.Option("--save", help="Write the measurement into the bundle.")
     ] = False,
