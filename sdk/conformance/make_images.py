@@ -150,7 +150,8 @@ def _colours() -> dict[str, Input]:
         return np.repeat(values, 3, axis=-1).astype(np.uint8)
 
     def on_black(colours: NDArray[Any], opacity: NDArray[Any]) -> NDArray[np.uint8]:
-        return ((colours.astype(np.int64) * opacity + 127) // 255).astype(np.uint8)
+        mixed: NDArray[np.int64] = (colours.astype(np.int64) * opacity + 127) // 255
+        return mixed.astype(np.uint8)
 
     key = narrow[4, 6, :3]
     keyed = np.where((narrow[..., :3] == key).all(axis=-1, keepdims=True), 0, narrow[..., :3])

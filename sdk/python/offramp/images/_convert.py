@@ -10,7 +10,7 @@ from offramp.errors import ImageError
 from offramp.images._orientation import exif_orientation
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Transpose
 
 __all__ = ["LARGEST_PIXELS", "LARGEST_SIDE", "check_size", "to_rgb"]
 
@@ -86,7 +86,7 @@ def _colours(image: Image, name: str) -> Image:
     )
 
 
-def _turn(image: Image) -> int | None:
+def _turn(image: Image) -> Transpose | None:
     from PIL.Image import Transpose
 
     exif = image.info.get("exif")

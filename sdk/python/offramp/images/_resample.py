@@ -100,7 +100,8 @@ def _pass(pixels: NDArray[np.uint8], wanted: int, kernel: str) -> NDArray[np.uin
     for tap in range(weights.shape[1]):
         column = np.minimum(first + tap, size - 1)
         result += pixels[:, column].astype(np.int32) * weights[:, tap, None]
-    return np.clip(result >> PRECISION_BITS, 0, 255).astype(np.uint8)
+    scaled: NDArray[np.uint8] = np.clip(result >> PRECISION_BITS, 0, 255).astype(np.uint8)
+    return scaled
 
 
 def _box(x: NDArray[np.float64]) -> NDArray[np.float64]:
