@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -160,3 +161,43 @@ def make_policy() -> Callable[..., Policy]:
         return Policy(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def executorch_bundle(
+    bundle_parts: tuple[Manifest, dict[str, bytes]],
+    programs: RealPrograms,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundle:
+    """The bundle of all tests, and the same network as ``executorch/float32``."""
+    folder = tmp_path_factory.mktemp("executorch")
+    subprocess.run(
+        [sys.executable, Path(__file__).with_name("real_programs.py"), folder, "executorch"],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    data = (folder / "float32.pte").read_bytes()
+    stages = msgspec.json.decode(
+        (folder / "stages.json").read_bytes(), type=tuple[ProgramStage, ...]
+    )
+    with np.load(folder / "answers.npz") as answers:
+        np.testing.assert_array_equal(answers["images"], programs.images)
+        np.testing.assert_allclose(answers["logits"], programs.logits["float32"], atol=1e-5)
+        logits = {f"litert/{name}": programs.logits[name] for name in _PRECISIONS}
+        logits["executorch/float32"] = answers["logits"]
+    manifest, files = bundle_parts
+    files = {**files, "executorch/float32.pte": data}
+    files["vectors.npz"] = encode_vectors(programs.images, logits)
+    entry = ProgramEntry(
+        runtime="executorch",
+        precision="float32",
+        files=(describe_file("executorch/float32.pte", data),),
+        stages=stages,
+    )
+    manifest = msgspec.structs.replace(
+        manifest,
+        programs=(*manifest.programs, entry),
+        vectors=describe_file("vectors.npz", files["vectors.npz"]),
+    )
+    return write_bundle(folder / "bundle", manifest, files)

@@ -1,8 +1,9 @@
-"""Makes small real LiteRT programs; run as a script, since the converter is loud and heavy.
+"""Makes small real programs; run as a script, since the converters are loud and heavy.
 
 A three-stage network whose second stage hands one carry on unchanged, as ``float32.tflite`` and
 ``int8.tflite``, with images and the logits that other engines give: torch for float32, and the
-classic interpreter, fed through numpy, for int8.
+classic interpreter, fed through numpy, for int8. Or, when ``executorch`` is asked for, as
+``float32.pte`` with its edges, images and the logits of torch.
 """
 
 from __future__ import annotations
@@ -45,12 +46,16 @@ class Stage(nn.Module):
         return (logits, *carry) if self.place < 2 else (logits,)
 
 
+def _network() -> tuple[list[Stage], NDArray[np.uint8]]:
+    torch.manual_seed(5)
+    stages = [Stage(place).eval() for place in range(3)]
+    return stages, np.random.default_rng(5).integers(0, 256, (8, SIZE, SIZE, 3), np.uint8)
+
+
 def make(folder: Path) -> None:
     import litert_torch
 
-    torch.manual_seed(5)
-    stages = [Stage(place).eval() for place in range(3)]
-    images = np.random.default_rng(5).integers(0, 256, (8, SIZE, SIZE, 3), np.uint8)
+    stages, images = _network()
     logits, carries = _run_torch(stages, images)
 
     conversion: Any = litert_torch
@@ -67,6 +72,19 @@ def make(folder: Path) -> None:
         float32=logits,
         int8=_run_interpreter(folder / "int8.tflite", images),
     )
+
+
+def make_executorch(folder: Path) -> None:
+    import msgspec
+
+    from offramp_export.targets import ExecuTorch
+
+    stages, images = _network()
+    carry = ((1, SIZE // 2, SIZE // 2, CHANNELS), (1, FEATURES))
+    program = ExecuTorch().convert(stages, (((1, SIZE, SIZE, 3),), carry, carry), None)
+    (folder / "float32.pte").write_bytes(program.files["executorch/float32.pte"])
+    (folder / "stages.json").write_bytes(msgspec.json.encode(program.stages))
+    np.savez(folder / "answers.npz", images=images, logits=_run_torch(stages, images)[0])
 
 
 def _run_torch(
@@ -132,4 +150,4 @@ def _run_interpreter(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float3
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    (make_executorch if sys.argv[2:] == ["executorch"] else make)(Path(sys.argv[1]))

@@ -8,6 +8,7 @@
     ├── DataError (ValueError)            a data set, or a file of arrays, cannot be used
     ├── ShapeError (ValueError)           an array or tensor of the wrong shape or dtype
     ├── ProgramError (RuntimeError)       a runtime refused to load or run a program
+    │   └── SelfTestError                 ... or it does not answer as recorded in its bundle
     ├── ClosedError (RuntimeError)        used after close(), or after a fork
     ├── DeadlineError (ValueError)        no answer can be had so soon; says the soonest
     ├── ImageFailedError (RuntimeError)   one of many images failed; says which
@@ -45,6 +46,7 @@ __all__ = [
     "OfframpError",
     "ProgramError",
     "ResumeError",
+    "SelfTestError",
     "ShapeError",
     "TooFewImagesError",
     "TrainingError",
@@ -82,6 +84,26 @@ class ShapeError(OfframpError, ValueError):
 
 class ProgramError(OfframpError, RuntimeError):
     """A runtime refused to load or to run a program."""
+
+
+class SelfTestError(ProgramError):
+    """A program does not answer here as it did where its bundle was made.
+
+    Attributes:
+        program: The program's name, such as ``litert/int8``.
+        exit: The first exit that is wrong.
+        difference: The largest difference from the recorded logits seen there.
+        tolerance: What was allowed.
+    """
+
+    def __init__(
+        self, message: str, *, program: str, exit: int, difference: float, tolerance: float
+    ) -> None:
+        super().__init__(message)
+        self.program = program
+        self.exit = exit
+        self.difference = difference
+        self.tolerance = tolerance
 
 
 class ClosedError(OfframpError, RuntimeError):

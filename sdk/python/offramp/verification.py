@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from offramp.errors import ProgramError
+from offramp.errors import MissingExtraError, ProgramError
 from offramp.policy import choose_exits
 from offramp.profiling import collect_logits
-from offramp.runtimes import open_runtime
+from offramp.runtimes import choose_runtime, logits_tolerance, open_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from offramp.bundle import Bundle, Policy, ProgramEntry, Vectors
 
 __all__ = ["NotRun", "PolicyCheck", "ProgramCheck", "VerificationReport", "verify"]
-
-# Of the largest recorded logit of the exit: what reordered sums may change, by precision.
-_RELATIVE_TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
-# Of an int8 program that hands out float32: one of the 127 steps up to the largest logit.
-_STEPS = 127.0
-# One quantisation step is a float32 in the program and decimal digits in the manifest.
-_SLACK = 1.0 + 1e-5
 
 
 @final
@@ -144,7 +137,14 @@ def verify(
     known = bundle.manifest.programs
     entries = known if programs is None else tuple(bundle.program(name) for name in programs)
     vectors = bundle.vectors()
-    runnable = [entry for entry in entries if entry.runtime == "litert"]
+    runnable, not_run = [], []
+    for entry in entries:
+        try:
+            choose_runtime(entry)
+        except (MissingExtraError, ProgramError) as error:
+            not_run.append(NotRun(entry.name, str(error)))
+        else:
+            runnable.append(entry)
     total = len(runnable) * len(vectors.images)
     checks = []
     for place, entry in enumerate(runnable):
@@ -155,14 +155,7 @@ def verify(
                 progress(done_before + done, total)
 
         checks.append(_check(bundle, entry, vectors, threads, report))
-    return VerificationReport(
-        programs=tuple(checks),
-        not_run=tuple(
-            NotRun(entry.name, f"{entry.runtime} programs run in apps, not in Python")
-            for entry in entries
-            if entry.runtime != "litert"
-        ),
-    )
+    return VerificationReport(programs=tuple(checks), not_run=tuple(not_run))
 
 
 def _check(
@@ -173,7 +166,7 @@ def _check(
     report: Callable[[int, int], None],
 ) -> ProgramCheck:
     try:
-        with open_runtime(bundle, entry.name, threads=threads) as runtime:
+        with open_runtime(bundle, entry.name, threads=threads, self_test="never") as runtime:
             logits = collect_logits(runtime, vectors.images, report)
     except ProgramError as error:
         return ProgramCheck(entry.name, error=str(error))
@@ -185,7 +178,9 @@ def _check(
         program=entry.name,
         images=len(vectors.images),
         differences=tuple(difference.max(axis=(1, 2)).tolist()),
-        tolerances=tuple(_tolerance(entry, exit, recorded[exit]) for exit in range(len(recorded))),
+        tolerances=tuple(
+            logits_tolerance(entry, exit, recorded[exit]) for exit in range(len(recorded))
+        ),
         labels_differing=int((logits.argmax(axis=-1) != recorded.argmax(axis=-1)).sum()),
         policies=tuple(
             PolicyCheck(policy.name, _exits_differing(policy, logits, recorded))
@@ -193,14 +188,6 @@ def _check(
             if policy.program == entry.name
         ),
     )
-
-
-def _tolerance(entry: ProgramEntry, exit: int, recorded: NDArray[np.float32]) -> float:
-    largest = float(np.abs(recorded).max())
-    if entry.precision != "int8":
-        return largest * _RELATIVE_TOLERANCE[entry.precision]
-    step = entry.stages[exit].outputs[0].quantization
-    return (largest / _STEPS if step is None else step.scale) * _SLACK
 
 
 def _exits_differing(

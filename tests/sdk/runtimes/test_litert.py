@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from offramp.bundle import Bundle, ProgramEntry, ProgramStage, Quantization, TensorEntry
+from offramp.bundle import Bundle, ProgramStage, Quantization, TensorEntry
 from offramp.errors import BundleError, ProgramError
 from offramp.runtimes import LiteRTEngine, LiteRTRuntime, open_runtime
 from offramp.runtimes._litert import _Input
@@ -138,15 +138,6 @@ def test_open_runtime(bundle: Bundle, programs: Any) -> None:
         np.testing.assert_allclose(runtime.run(0), programs.logits["int8"][0, 3], atol=0.02)
     with pytest.raises(BundleError, match="no program 'x'"):
         open_runtime(bundle, "x")
-
-
-def test_programs_of_other_runtimes_are_for_apps(bundle: Bundle) -> None:
-    entry = replace(bundle.program("litert/int8"), runtime="executorch")
-    manifest = replace(bundle.manifest, programs=(bundle.manifest.programs[0], entry))
-    changed = Bundle(bundle.path, manifest, bundle._source)
-    assert isinstance(changed.program("executorch/int8"), ProgramEntry)
-    with pytest.raises(ProgramError, match="choose a LiteRT program: litert/float32"):
-        open_runtime(changed, "executorch/int8")
 
 
 def test_stderr_of_others_is_only_late(capfd: pytest.CaptureFixture[str]) -> None:

@@ -129,8 +129,8 @@ def test_programs_of_other_runtimes_are_listed_and_not_passed(
     manifest, files = bundle_parts
     foreign = msgspec.structs.replace(
         manifest.programs[0],
-        runtime="executorch",
-        files=(describe_file("executorch/float32.pte", b"ET12"),),
+        runtime="coreml",
+        files=(describe_file("coreml/float32.mlmodel", b"model"),),
     )
     vectors = bundle.vectors()
 
@@ -142,14 +142,14 @@ def test_programs_of_other_runtimes_are_listed_and_not_passed(
         changed = msgspec.structs.replace(
             manifest, programs=programs, vectors=describe_file("vectors.npz", data)
         )
-        given = {**files, "executorch/float32.pte": b"ET12", "vectors.npz": data}
+        given = {**files, "coreml/float32.mlmodel": b"model", "vectors.npz": data}
         listed = {file.path for program in programs for file in program.files} | {"vectors.npz"}
         return write_bundle(tmp_path / name, changed, {path: given[path] for path in listed})
 
     both = verify(made("both", (*manifest.programs, foreign)))
     assert both.ok
     assert [(skipped.program, "apps" in skipped.reason) for skipped in both.not_run] == [
-        ("executorch/float32", True)
+        ("coreml/float32", True)
     ]
     alone = verify(made("alone", (foreign,)))
     assert alone.programs == ()

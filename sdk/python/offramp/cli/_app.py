@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from offramp.cli._bench import bench
+from offramp.cli._build_shim import build_shim
 from offramp.cli._calibrate import calibrate
 from offramp.cli._inspect import inspect
 from offramp.cli._plugins import PluginGroup, add_plugins
@@ -37,7 +38,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_main)
-    for command in (predict, calibrate, inspect, verify, profile, bench):
+    for command in (predict, calibrate, inspect, verify, profile, bench, build_shim):
         app.command()(command)
     add_plugins(app)
     return app

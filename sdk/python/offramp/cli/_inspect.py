@@ -23,6 +23,8 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
 
 
 def _render(manifest: Manifest) -> None:
+    from offramp.runtimes import describe_runtime
+
     labels = ", ".join(manifest.labels[:5]) + (", ..." if len(manifest.labels) > 5 else "")
     print(f"{len(manifest.labels)} classes: {labels}")
     spec = manifest.input
@@ -44,12 +46,13 @@ def _render(manifest: Manifest) -> None:
         title="Stages",
     )
     console.table(
-        ("program", "bytes", "made with"),
+        ("program", "bytes", "made with", "runs here with"),
         [
             (
                 program.name,
                 f"{sum(file.size_bytes for file in program.files):,}",
                 ", ".join(f"{name} {version}" for name, version in program.exporter.items()),
+                describe_runtime(program) or "nothing installed",
             )
             for program in manifest.programs
         ],

@@ -21,6 +21,14 @@ class Runtime(ABC):
     """
 
     @property
+    def engine(self) -> str:
+        """What runs the program, and its version, such as ``tflite-runtime 2.14.0``.
+
+        A runtime that is its own engine is called by the name of its class.
+        """
+        return type(self).__name__
+
+    @property
     @abstractmethod
     def num_stages(self) -> int:
         """How many stages the program has."""

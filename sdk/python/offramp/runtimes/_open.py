@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from offramp.errors import ProgramError
-from offramp.runtimes._litert import LiteRTRuntime
+from offramp.runtimes._choice import choose_runtime
+from offramp.runtimes._self_test import SelfTest, self_test_bundle
 
 if TYPE_CHECKING:
     from offramp.bundle import Bundle
@@ -14,26 +14,42 @@ if TYPE_CHECKING:
 __all__ = ["open_runtime"]
 
 
-def open_runtime(bundle: Bundle, program: str | None = None, *, threads: int = 1) -> Runtime:
+def open_runtime(
+    bundle: Bundle,
+    program: str | None = None,
+    *,
+    threads: int = 1,
+    runtime: str | None = None,
+    self_test: SelfTest = "first",
+) -> Runtime:
     """Load a program of a bundle.
 
     Args:
         bundle: An opened bundle.
         program: ``runtime/precision``; ``None`` as in ``Bundle.program``.
         threads: How many threads the kernels may use.
+        runtime: What is to run it: ``litert`` or ``tflite-runtime`` for LiteRT programs,
+            ``executorch-shim`` or ``executorch-torch`` for ExecuTorch programs; ``None`` takes the
+            first of these that is installed. ``Runtime.engine`` says which it is.
+        self_test: When to run the bundle's test images and compare with what was recorded:
+            ``first`` the first time that this program is opened by this runtime on this
+            processor, ``always``, or ``never``.
 
     Raises:
         BundleError: There is no such program.
         IntegrityError: Its file changed since the bundle was opened.
         ProgramError: The runtime refused it, it is not what the manifest says, or it is for a
             runtime that only the Kotlin or Swift SDK has.
+        SelfTestError: It does not answer here as it did where the bundle was made.
+        MissingExtraError: No runtime for it is installed.
     """
     entry = bundle.program(program)
-    if entry.runtime != "litert":
-        runnable = [known.name for known in bundle.manifest.programs if known.runtime == "litert"]
-        raise ProgramError(
-            f"{entry.name} runs in apps only; from Python choose a LiteRT program: "
-            f"{', '.join(runnable) or 'this bundle has none'}"
-        )
+    choice = choose_runtime(entry, runtime)
     (file,) = entry.files
-    return LiteRTRuntime(bundle.read(file), entry.stages, threads=threads)
+    opened = choice.open(bundle.read(file), entry.stages, threads)
+    try:
+        self_test_bundle(opened, bundle, entry, engine=str(choice.find()), when=self_test)
+    except BaseException:
+        opened.close()
+        raise
+    return opened

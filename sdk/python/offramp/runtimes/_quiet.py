@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -18,8 +19,13 @@ __all__ = ["Said", "capture_stderr"]
 # Descriptor 2 belongs to the whole process: two threads that exchange it would lose it.
 _lock = threading.RLock()
 
-# How the lines begin that LiteRT writes of its own accord; an ERROR is not among them.
-_CHATTER = ("INFO: ", "WARNING: [", "└ ", "I0000 ", "W0000 ")
+# How the lines begin that engines write of their own accord; an ERROR is not among them.
+_CHATTER = (
+    *("INFO: ", "WARNING: [", "└ ", "I0000 ", "W0000 "),  # LiteRT
+    *("[cpuinfo_utils.cpp:", "[threadpool.cpp:"),  # ExecuTorch
+)
+# What torchao logs while executorch imports it: extensions for other processors are missing.
+_IMPORT_CHATTER = re.compile(r"Failed to load .*torchao|W\d{4} .*KernelPreference")
 
 
 @final
@@ -30,17 +36,17 @@ class Said:
     text: str = ""
 
     def complaints(self) -> list[str]:
-        """The lines that are not LiteRT's chatter."""
-        return [line for line in self.text.splitlines() if not line.startswith(_CHATTER)]
+        """The lines that are not an engine's chatter."""
+        return [line for line in self.text.splitlines() if not _is_chatter(line)]
 
 
 @contextlib.contextmanager
 def capture_stderr() -> Iterator[Said]:
     """Catch what native code writes to descriptor 2 while the block runs.
 
-    When the block succeeds, LiteRT's own chatter is dropped and every other line, such as another
-    thread's, is written out late. When it raises, nothing is written: the caller puts the text
-    into its error.
+    When the block succeeds, an engine's own chatter is dropped and every other line, such as
+    another thread's, is written out late. When it raises, nothing is written: the caller puts the
+    text into its error.
     """
     said = Said()
     with _lock:
@@ -69,6 +75,10 @@ def capture_stderr() -> Iterator[Said]:
                 _write_others(said.text)
 
 
+def _is_chatter(line: str) -> bool:
+    return line.startswith(_CHATTER) or _IMPORT_CHATTER.match(line) is not None
+
+
 def _flush() -> None:
     # Under pytest or pythonw there may be no stream, or one that is closed.
     if sys.stderr is not None and not sys.stderr.closed:
@@ -76,6 +86,6 @@ def _flush() -> None:
 
 
 def _write_others(text: str) -> None:
-    lines = [line for line in text.splitlines(keepends=True) if not line.startswith(_CHATTER)]
+    lines = [line for line in text.splitlines(keepends=True) if not _is_chatter(line)]
     if lines:
         os.write(2, "".join(lines).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from offramp.errors import ClosedError, OfframpError, ProgramError, ShapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -75,15 +76,41 @@ class RuntimeContract(ABC):
                 for before, after in zip(first, _chain(runtime, case.images[0]), strict=True):
                     np.testing.assert_array_equal(before, after)
 
+    def test_answers_repeat_to_the_bit(self) -> None:
+        """One image is answered alike every time, and by every runtime of one program."""
+        case = self.case()
+        with case.open() as runtime, case.open() as other:
+            first = _chain(runtime, case.images[0])
+            for again in (runtime, other, runtime):
+                for before, after in zip(first, _chain(again, case.images[0]), strict=True):
+                    np.testing.assert_array_equal(before, after)
+
+    def test_runtimes_of_one_program_do_not_meet(self) -> None:
+        """Another runtime may run between the stages of one, and close, without a trace."""
+        case = self.case()
+        with case.open() as runtime:
+            expected = _chain(runtime, case.images[0])
+            runtime.start(case.images[0])
+            for stage, answer in enumerate(expected):
+                with case.open() as other:
+                    _chain(other, case.images[1])
+                np.testing.assert_array_equal(runtime.run(stage), answer)
+
     def test_a_skipped_stage_hands_on_its_carry(self) -> None:
         """Stages after a skipped one answer as if it had been asked, and in the same order."""
         case = self.case()
         with case.open() as runtime:
-            runtime.start(case.images[0])
+            expected = _chain(runtime, case.images[0])
             last = runtime.num_stages - 1
-            for stage in range(last):
-                runtime.skip(stage)
-            _assert_close(runtime.run(last), case.logits[last, 0], case.tolerance)
+            # Every way to ask some of the exits, and not the others.
+            for asked in itertools.product((True, False), repeat=last + 1):
+                runtime.start(case.images[0])
+                for stage, ask in enumerate(asked):
+                    if ask:
+                        np.testing.assert_array_equal(runtime.run(stage), expected[stage])
+                    else:
+                        runtime.skip(stage)
+                    _assert_raises(ProgramError, functools.partial(runtime.skip, stage))
             runtime.start(case.images[0])
             _assert_raises(ProgramError, lambda: runtime.skip(last + 1))
 
@@ -91,14 +118,15 @@ class RuntimeContract(ABC):
         """No later call changes an array that was handed out, nor does changing it do harm."""
         case = self.case()
         with case.open() as runtime:
-            runtime.start(case.images[0])
-            answer = runtime.run(0)
-            kept = answer.copy()
+            answers = _chain(runtime, case.images[0])
+            kept = [answer.copy() for answer in answers]
             _chain(runtime, case.images[1])
-            np.testing.assert_array_equal(answer, kept)
-            answer[:] = np.nan
-            np.testing.assert_array_equal(_chain(runtime, case.images[0])[0], kept)
-        assert np.isnan(answer).all()
+            for answer, copy in zip(answers, kept, strict=True):
+                np.testing.assert_array_equal(answer, copy)
+                answer[:] = np.nan
+            for answer, copy in zip(_chain(runtime, case.images[0]), kept, strict=True):
+                np.testing.assert_array_equal(answer, copy)
+        assert all(np.isnan(answer).all() for answer in answers)
 
     def test_the_image_is_read_at_the_start(self) -> None:
         """The caller may use the image's memory again as soon as ``start`` returns."""
@@ -140,59 +168,121 @@ class RuntimeContract(ABC):
         }
         with case.open() as runtime:
             for other in wrong.values():
+                runtime.start(image)
                 _assert_raises(ShapeError, functools.partial(runtime.start, other))
-            strided = np.repeat(image, 2, axis=1)[:, ::2]
-            assert not strided.flags.c_contiguous
-            for stage, answer in enumerate(_chain(runtime, strided)):
-                _assert_close(answer, case.logits[stage, 0], case.tolerance)
+                _assert_raises(ProgramError, lambda: runtime.run(0))
+
+    def test_images_may_lie_in_memory_in_any_way(self) -> None:
+        """Rows apart, mirrored, column by column, or not to be written: the answer is the same."""
+        case = self.case()
+        image = case.images[0]
+        read_only = image.copy()
+        read_only.flags.writeable = False
+        views = {
+            "strided": np.repeat(image, 2, axis=1)[:, ::2],
+            "mirrored": np.ascontiguousarray(image[::-1, ::-1])[::-1, ::-1],
+            "by column": np.asfortranarray(image),
+            "channel first": np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0),
+            "read only": read_only,
+        }
+        with case.open() as runtime:
+            expected = _chain(runtime, np.ascontiguousarray(image))
+            for view in views.values():
+                np.testing.assert_array_equal(view, image)
+                for answer, right in zip(_chain(runtime, view), expected, strict=True):
+                    np.testing.assert_array_equal(answer, right)
 
     def test_closed_means_closed(self) -> None:
         """Closing twice is allowed, and using a closed runtime is refused."""
         case = self.case()
         runtime = case.open()
         runtime.start(case.images[0])
+        answer = runtime.run(0)
+        kept = answer.copy()
         runtime.close()
         runtime.close()
         _assert_raises(ClosedError, lambda: runtime.start(case.images[0]))
-        _assert_raises(ClosedError, lambda: runtime.run(0))
+        for stage in (0, 1, -1):
+            _assert_raises(ClosedError, functools.partial(runtime.run, stage))
+            _assert_raises(ClosedError, functools.partial(runtime.skip, stage))
+        np.testing.assert_array_equal(answer, kept)
         with case.open() as fresh:
             _assert_close(_chain(fresh, case.images[0])[-1], case.logits[-1, 0], case.tolerance)
 
     def test_runtimes_in_several_threads_do_not_meet(self) -> None:
         """Each thread with a runtime of its own gets the answers it would get alone."""
         case = self.case()
-        faults: list[BaseException] = []
 
         def work(number: int) -> None:
-            try:
-                with case.open() as runtime:
-                    for turn in range(20):
-                        row = (number + turn) % len(case.images)
-                        answers = _chain(runtime, case.images[row])
-                        _assert_close(answers[-1], case.logits[-1, row], case.tolerance)
-            except BaseException as error:
-                faults.append(error)
+            with case.open() as runtime:
+                for turn in range(20):
+                    row = (number + turn) % len(case.images)
+                    answers = _chain(runtime, case.images[row])
+                    _assert_close(answers[-1], case.logits[-1, row], case.tolerance)
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if faults:
-            raise faults[0]
+        _in_threads([functools.partial(work, number) for number in range(3)])
 
     def test_a_runtime_may_change_threads(self) -> None:
         """A lock is enough to share one: no call depends on the thread that made it."""
         case = self.case()
         answers: list[NDArray[np.float32]] = []
         with case.open() as runtime:
-            thread = threading.Thread(target=lambda: runtime.start(case.images[0]))
-            thread.start()
-            thread.join()
-            thread = threading.Thread(target=lambda: answers.append(runtime.run(0)))
-            thread.start()
-            thread.join()
-        _assert_close(answers[0], case.logits[0, 0], case.tolerance)
+            expected = _chain(runtime, case.images[0])
+            calls: list[Callable[[], object]] = [lambda: runtime.start(case.images[0])]
+            for stage in range(runtime.num_stages):
+                calls.append(functools.partial(_append, answers, runtime, stage))
+            for call in calls:
+                _in_threads([call])
+        for answer, right in zip(answers, expected, strict=True):
+            np.testing.assert_array_equal(answer, right)
+
+    def test_threads_may_share_a_runtime_by_a_lock(self) -> None:
+        """Whole images of several threads, one after the other, get their own answers."""
+        case = self.case()
+        lock = threading.Lock()
+        with case.open() as runtime:
+            expected = [_chain(runtime, image) for image in case.images]
+
+            def work(number: int) -> None:
+                for turn in range(20):
+                    row = (number + turn) % len(case.images)
+                    with lock:
+                        answers = _chain(runtime, case.images[row])
+                    for answer, right in zip(answers, expected[row], strict=True):
+                        np.testing.assert_array_equal(answer, right)
+
+            _in_threads([functools.partial(work, number) for number in range(4)])
+
+    def test_the_engine_is_named(self) -> None:
+        """What runs a program is never a secret, also when it is closed."""
+        case = self.case()
+        with case.open() as runtime:
+            named = runtime.engine
+        assert named
+        assert runtime.engine == named
+
+
+def _append(answers: list[NDArray[np.float32]], runtime: Runtime, stage: int) -> None:
+    answers.append(runtime.run(stage))
+
+
+def _in_threads(calls: Sequence[Callable[[], object]]) -> None:
+    """Make every call in a thread of its own, all at once, and raise what the first raised."""
+    faults: list[BaseException] = []
+
+    def make(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=make, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise faults[0]
 
 
 def _chain(runtime: Runtime, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -74,6 +74,7 @@ class FakeRuntime(Runtime):
     def start(self, image: NDArray[np.uint8]) -> None:
         """Note which row the image asks for."""
         self._check_open()
+        self._next_stage = None
         if image.shape != self._shape or image.dtype != np.uint8:
             raise ShapeError(
                 f"the image is {image.dtype} {image.shape}, expected uint8 {self._shape}"

@@ -1,0 +1,177 @@
+"""A program that answers otherwise than recorded is not handed out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from offramp.bundle import Vectors, describe_file, encode_vectors, write_bundle
+from offramp.errors import ProgramError, SelfTestError
+from offramp.policy import probabilities
+from offramp.runtimes import _self_test, logits_tolerance, open_runtime, self_test
+from offramp.testing import FakeRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from offramp.bundle import Bundle, Manifest, Policy, ProgramEntry
+
+replace = msgspec.structs.replace
+NAME = "litert/float32"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def entry(bundle: Bundle) -> ProgramEntry:
+    return bundle.program(NAME)
+
+
+@pytest.fixture
+def recorded(rng: np.random.Generator) -> Vectors:
+    logits = rng.standard_normal((3, 20, 5)).astype(np.float32)
+    fake = FakeRuntime(logits)
+    return Vectors(np.stack([fake.image(row) for row in range(20)]), {NAME: logits})
+
+
+def test_what_was_seen_is_told(
+    entry: ProgramEntry, recorded: Vectors, make_policy: Callable[..., Policy]
+) -> None:
+    policy = make_policy(program=NAME)
+    result = self_test(FakeRuntime(recorded.logits[NAME]), entry, recorded, [policy])
+    assert (result.images, result.differences) == (16, (0.0, 0.0, 0.0))
+    assert result.exits_differing == {"default": 0}
+    assert result.tolerances == pytest.approx(
+        [1e-4 * np.abs(logits).max() for logits in recorded.logits[NAME]]
+    )
+
+
+@pytest.mark.parametrize("off", [0.01, -0.01, np.nan, np.inf])
+def test_logits_out_of_tolerance(entry: ProgramEntry, recorded: Vectors, off: float) -> None:
+    logits = recorded.logits[NAME].copy()
+    logits[1, 3, 2] += off
+    with pytest.raises(SelfTestError, match=r"logits of exit 1 differ by up to .* in FakeRuntime"):
+        self_test(FakeRuntime(logits), entry, recorded)
+    with pytest.raises(SelfTestError) as raised:
+        self_test(FakeRuntime(logits), entry, recorded)
+    error = raised.value
+    assert (error.program, error.exit) == (NAME, 1)
+    assert error.difference == pytest.approx(abs(off) if np.isfinite(off) else np.inf, rel=1e-3)
+    assert error.tolerance == logits_tolerance(entry, 1, recorded.logits[NAME][1])
+    assert isinstance(error, ProgramError)
+
+
+def test_images_beyond_the_limit_are_not_run(entry: ProgramEntry, recorded: Vectors) -> None:
+    logits = recorded.logits[NAME].copy()
+    logits[0, 16:] += 1
+    fake = FakeRuntime(logits)
+    self_test(fake, entry, recorded)
+    assert len(fake.stages_run) == 3 * 16
+    with pytest.raises(SelfTestError):
+        self_test(fake, entry, recorded, images=17)
+
+
+def test_an_image_close_to_a_threshold_is_counted_only(
+    entry: ProgramEntry, recorded: Vectors, make_policy: Callable[..., Policy]
+) -> None:
+    """Within tolerance a machine may round an image over a threshold."""
+    logits = recorded.logits[NAME].copy()
+    top = float(probabilities(logits[0, 0]).max())
+    policy = make_policy(program=NAME, thresholds=(top, 1.0, 0.0))
+    logits[0, 0, logits[0, 0].argmax()] -= 1e-5
+    result = self_test(FakeRuntime(logits), entry, recorded, [policy])
+    assert result.exits_differing == {"default": 1}
+
+
+def test_the_rule_itself_may_not_differ(
+    entry: ProgramEntry, recorded: Vectors, make_policy: Callable[..., Policy]
+) -> None:
+    policy = make_policy(
+        program=NAME, thresholds=(0.0, 0.0, 0.0), vector_exits=(0, 0, 1, *[0] * 17)
+    )
+    with pytest.raises(SelfTestError, match="test image 2 leave at exit 0 here, and at exit 1"):
+        self_test(FakeRuntime(recorded.logits[NAME]), entry, recorded, [policy])
+
+
+@pytest.fixture
+def wrong(tmp_path: Path, bundle_parts: tuple[Manifest, dict[str, bytes]], programs: Any) -> Bundle:
+    """A bundle, sound by its hashes, whose int8 program was recorded on a machine unlike this."""
+    manifest, files = bundle_parts
+    logits = {f"litert/{name}": programs.logits[name].copy() for name in ("float32", "int8")}
+    logits["litert/int8"][2] += 1
+    files = {**files, "vectors.npz": encode_vectors(programs.images, logits)}
+    changed = replace(manifest, vectors=describe_file("vectors.npz", files["vectors.npz"]))
+    return write_bundle(tmp_path / "wrong", changed, files)
+
+
+def test_a_wrong_program_is_not_handed_out(wrong: Bundle) -> None:
+    for _ in range(2):  # a failure is not remembered as a pass
+        with pytest.raises(SelfTestError, match=r"litert/int8 does not answer .* exit 2"):
+            open_runtime(wrong, "litert/int8")
+    open_runtime(wrong, "litert/int8", self_test="never").close()
+    open_runtime(wrong, NAME).close()
+    with pytest.raises(ValueError, match="self_test is 'sometimes'"):
+        open_runtime(wrong, NAME, self_test="sometimes")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often a self-test has run."""
+    runs: list[str] = []
+    real = _self_test.self_test
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        runs.append("run")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(_self_test, "self_test", counted)
+    return lambda: len(runs)
+
+
+def test_it_runs_once(bundle: Bundle, count: Callable[[], int], tmp_path: Path) -> None:
+    for _ in range(3):
+        open_runtime(bundle, NAME).close()
+    assert count() == 1
+    open_runtime(bundle, "litert/int8").close()
+    assert count() == 2
+    open_runtime(bundle, NAME, self_test="always").close()
+    assert count() == 3
+    (one, _) = (tmp_path / "cache" / "offramp" / "self-tests").iterdir()
+    one.write_bytes(one.read_bytes()[:-1])
+    open_runtime(bundle, NAME).close()
+    open_runtime(bundle, "litert/int8").close()
+    assert count() == 4
+
+
+def test_another_policy_is_tested_too(
+    bundle: Bundle, count: Callable[[], int], make_policy: Callable[..., Policy]
+) -> None:
+    open_runtime(bundle, "litert/int8").close()
+    bundle = bundle.add_policy(make_policy())
+    open_runtime(bundle, "litert/int8").close()
+    open_runtime(bundle, "litert/int8").close()
+    assert count() == 2
+
+
+def test_without_a_cache_it_runs_every_time(
+    bundle: Bundle, count: Callable[[], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    open_runtime(bundle, NAME).close()
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pathlib.Path.home", _no_home)
+    open_runtime(bundle, NAME).close()
+    assert count() == 2
+
+
+def _no_home() -> Path:
+    raise RuntimeError("no home")
