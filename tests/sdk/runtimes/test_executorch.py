@@ -181,9 +181,17 @@ def test_a_shim_that_is_there_is_not_built_again(shim: Path) -> None:
 
 
 def test_a_shim_for_all_users(shim: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_shim, "environment_folder", lambda: tmp_path)
-    assert build_shim(for_all_users=True, force=True) == tmp_path / shim.name
-    assert find_shim() == tmp_path / shim.name
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f"""#!/bin/sh
+while [ "$1" != -o ]; do shift; done
+cp '{shim}' "$2"
+""")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(_shim, "environment_folder", lambda: tmp_path / "environment")
+    made = build_shim(compiler=str(compiler), for_all_users=True, force=True)
+    assert made == tmp_path / "environment" / shim.name
+    assert find_shim() == made
+    assert made.stat().st_mode & 0o777 == 0o755
 
 
 def test_what_is_missing_to_build_it(shim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
