@@ -3,10 +3,10 @@
     python tools/arm64_root.py ROOT                  # make it, or bring it up to date
     python tools/arm64_root.py ROOT -- -m offramp …  # and run its Python with these arguments
 
-What `pip install offramp` brings on an arm64 board is installed by the root's own pip: the wheel of
-this checkout, and the aarch64 wheels of its dependencies. Needs Debian or the like (apt-get,
-dpkg-deb), unshare, and root for the chroot. Packages come from where this machine's apt has them, and
-wheels from where its pip has them; both are kept in ROOT.downloads, and used again.
+What `pip install offramp` brings on an arm64 board is installed by the root's own pip: the wheel
+of this checkout, and the aarch64 wheels of its dependencies. Needs Debian or the like (apt-get,
+dpkg-deb), unshare, and root for the chroot. Packages come from where this machine's apt has them,
+and wheels from where its pip has them; both are kept in ROOT.downloads, and used again.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from offramp.classifier._walk import walk
 from offramp.errors import BundleError, ProgramError
 from offramp.images import load_image
 from offramp.policy import top_class
-from offramp.runtimes import Runtime, open_runtime
+from offramp.runtimes import Runtime, SelfTest, open_runtime
 
 if TYPE_CHECKING:
     import os
@@ -104,6 +104,8 @@ class DynamicClassifier(Classifier):
         threads: int = 1,
         workers: int = 1,
         deadline_ms: float | None = None,
+        runtime: str | None = None,
+        self_test: SelfTest = "first",
     ) -> DynamicClassifier:
         """Load a bundle.
 
@@ -120,11 +122,17 @@ class DynamicClassifier(Classifier):
             deadline_ms: Of every prediction that does not say another. If the bundle has no
                 profile of this device that is long enough to state a 99th percentile (``offramp
                 profile --runs 300 --save``), the stages are timed now, for two seconds at most.
+            runtime: What is to run the program, as for ``open_runtime``; ``None`` takes the first
+                that is installed.
+            self_test: When to run the bundle's test images and compare with what was recorded:
+                ``first`` the first time on this machine, ``always``, or ``never``.
 
         Raises:
             BundleError: There is no such bundle, program or policy, or the bundle is not sound.
             DeadlineError: Stage 0 alone takes longer than ``deadline_ms``.
             ProgramError: The runtime refused the program.
+            SelfTestError: It does not answer here as it did where the bundle was made.
+            MissingExtraError: No runtime for it is installed.
         """
         if workers < 1:
             raise ValueError(f"workers is {workers}, expected at least 1")
@@ -146,8 +154,16 @@ class DynamicClassifier(Classifier):
                 )
         runtimes: list[Runtime] = []
         try:
-            for _ in range(workers):
-                runtimes.append(open_runtime(bundle, entry.name, threads=threads))
+            for worker in range(workers):
+                runtimes.append(
+                    open_runtime(
+                        bundle,
+                        entry.name,
+                        threads=threads,
+                        runtime=runtime,
+                        self_test="never" if worker else self_test,
+                    )
+                )
             return cls(
                 runtimes,
                 labels=bundle.manifest.labels,
@@ -162,8 +178,8 @@ class DynamicClassifier(Classifier):
                 deadline_ms=deadline_ms,
             )
         except BaseException:
-            for runtime in runtimes:
-                runtime.close()
+            for opened in runtimes:
+                opened.close()
             raise
 
     @property
