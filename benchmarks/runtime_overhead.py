@@ -1,12 +1,16 @@
-"""What `predict` costs over the bare runs of its stages.
+"""What `predict` costs over the bare runs of its stages, and stages over the unsplit network.
 
-A three-stage ResNet-20 (depth exits, 32×32 images, float32, random weights) is exported to LiteRT.
-An image goes through `DynamicClassifier.predict` to the last exit, many times; then each stage is
-run on its own, on prepared buffers, with nothing around it but the clock. The two take turns, so
-that both meet the same machine. They do so in runs of fifty, because two copies of one network
-would push each other out of the cache. The overhead is the ratio of the medians: `predict` over
-the sum of the bare stage runs. It is measured twice: with early exits disabled, as in
-`policy="last"`, and with a policy that asks every exit and is never sure, the longest way there is.
+Networks with random weights are exported to LiteRT. An image goes through
+`DynamicClassifier.predict` to the last exit, many times; then each stage is run on its own, on
+prepared buffers, with nothing around it but the clock. The two take turns of fifty runs, so that
+both meet the same machine and neither pushes the other out of the cache all the time; the overhead
+of a turn is the difference of its two medians, and the median over all turns is what is claimed. It
+is measured twice for each network: with early exits disabled, as in `policy="last"`, and with a
+policy that asks every exit and is never sure, the longest way there is.
+
+The same layers are exported once more as a single stage, to show what the cuts cost, and a process
+of its own tells what importing the package and loading a bundle takes. The exported networks are
+kept in `--folder`, so that a machine can be made quiet before the second run.
 
     .venv/bin/python benchmarks/runtime_overhead.py
 """
@@ -14,23 +18,23 @@ the sum of the bare stage runs. It is measured twice: with early exits disabled,
 from __future__ import annotations
 
 import argparse
-import tempfile
+import json
+import statistics
+import subprocess
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
-from ai_edge_litert.compiled_model import (
-    CompiledModel,
-    CpuOptions,
-    HardwareAccelerator,
-    Options,
-)
+from torch import Tensor, nn
 
 from offramp import DynamicClassifier
-from offramp.bundle import Policy
+from offramp.bundle import Bundle, Policy
 from offramp.latency import Latency
+from offramp.runtimes import LiteRTEngine
 from offramp_export import export
 from offramp_export.targets import LiteRT
 from offramp_search.bases import load_base
@@ -38,63 +42,183 @@ from offramp_search.report import Claim, write_result
 from offramp_search.spaces import StaticTransform
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
-    from offramp.bundle import Bundle
-
-GOAL_PERCENT = 5.0
-RUNS_PER_TURN = 50
 RESULT = Path(__file__).parent / "results" / "runtime_overhead.json"
+FOLDER = Path(".cache/benchmarks/runtime_overhead")
+RUNS_PER_TURN = 50
+LARGE_MS = 0.3
+GOAL_PERCENT, GOAL_US = 3.0, 15.0
+GOAL_LOAD_S, GOAL_RESIDENT_MB = 0.4, 60.0
+PROCESSES = 7
+
+PROCESS = """
+import json, resource, sys, time
+began = time.perf_counter()
+from offramp import DynamicClassifier
+with DynamicClassifier.load(sys.argv[1], policy="last"):
+    seconds = time.perf_counter() - began
+    lines = open("/proc/self/status").read().splitlines()
+    resident = next(line.split()[1] for line in lines if line.startswith("VmRSS:"))
+print(json.dumps({"seconds": seconds, "resident_mb": int(resident) / 1024}))
+"""
 
 
-def make_bundle(folder: Path, seed: int) -> Bundle:
-    """Export a three-stage ResNet-20 with random weights."""
-    torch.manual_seed(seed)
-    base = load_base("resnet20", num_classes=10, image_shape=(32, 32))
-    space = StaticTransform(
-        base.module, image_shape=(32, 32), preprocess=base.preprocess, num_stages=3
-    )
-    images = np.random.default_rng(seed).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    network = space.build(space.depth_architecture((1 / 3, 2 / 3)))
-    result = export(
-        list(network.stages),
-        images,
-        [LiteRT("float32")],
-        path=folder / "bundle",
-        labels=[str(index) for index in range(10)],
-    )
-    return result.bundle
+@final
+class Whole(nn.Module):
+    """All stages as one, with the last exit only."""
+
+    def __init__(self, stages: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """The last logits."""
+        carry: tuple[Tensor, ...] = (image,)
+        for stage in self.stages:
+            logits, *rest = stage(*carry)
+            carry = tuple(rest)
+        return (logits,)
 
 
-class BareStages:
-    """The stages of a LiteRT program on chained buffers, with nothing of the SDK in between."""
+@final
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network to measure."""
 
-    def __init__(self, program: bytes, num_stages: int, image: NDArray[np.uint8]) -> None:
-        self._model = CompiledModel.from_buffer(
-            program,
-            options=Options(
-                hardware_accelerators=HardwareAccelerator.CPU,
-                cpu_options=CpuOptions(num_threads=1),
-            ),
+    name: str
+    bundle: Bundle
+    whole: Bundle
+    program: str
+
+
+def make_networks(folder: Path, seed: int) -> list[Network]:
+    """A three-stage ResNet-20, and one of the same depth with a quarter of the pixels."""
+    networks = []
+    for side in (32, 16):
+        torch.manual_seed(seed)
+        base = load_base("resnet20", num_classes=10, image_shape=(side, side))
+        space = StaticTransform(
+            base.module, image_shape=(side, side), preprocess=base.preprocess, num_stages=3
         )
-        self._calls: list[tuple[int, list[Any], list[Any]]] = []
-        carry: list[Any] = []
-        for stage in range(num_stages):
-            index = self._model.get_signature_index(f"stage_{stage}")
-            inputs = carry or self._model.create_input_buffers(index)
-            outputs = self._model.create_output_buffers(index)
-            self._calls.append((index, inputs, outputs))
-            carry = outputs[1:]
-        self._calls[0][1][0].write(image.astype(np.float32)[None])
+        stages = list(space.build(space.depth_architecture((1 / 3, 2 / 3))).stages)
+        images = np.random.default_rng(seed).integers(0, 256, (32, side, side, 3), dtype=np.uint8)
+        bundles = [
+            make_bundle(folder / f"{name}_{side}", cut, images)
+            for name, cut in (("stages", stages), ("whole", [Whole(stages)]))
+        ]
+        networks += [
+            Network(f"ResNet-20 on {side}×{side}, {precision}", *bundles, f"litert/{precision}")
+            for precision in ("float32", "int8")
+        ]
+    return networks
 
-    def time_ms(self) -> list[float]:
-        """Wall-clock time of each stage, one after the other, in milliseconds."""
-        times = []
-        for index, inputs, outputs in self._calls:
-            start_ns = time.perf_counter_ns()
-            self._model.run_by_index(index, inputs, outputs)
-            times.append((time.perf_counter_ns() - start_ns) / 1e6)
-        return times
+
+def make_bundle(path: Path, stages: Sequence[nn.Module], images: NDArray[np.uint8]) -> Bundle:
+    """Export stages, unless they are there."""
+    if path.exists():
+        return Bundle.open(path)
+    return export(
+        stages,
+        images,
+        [LiteRT("float32"), LiteRT("int8")],
+        path=path,
+        labels=[str(index) for index in range(10)],
+        calibration_images=images,
+    ).bundle
+
+
+def bare_runs(
+    bundle: Bundle, program: str, image: NDArray[np.uint8]
+) -> tuple[LiteRTEngine, list[Callable[[], int]]]:
+    """The stages of a LiteRT program on chained buffers, with nothing of the SDK in between."""
+    engine = LiteRTEngine(bundle.read(bundle.program(program).files[0]), threads=1)
+    signatures = {signature.name: signature for signature in engine.signatures()}
+    runs = []
+    carry = engine.buffers(signatures["stage_0"].inputs)
+    # Int8 programs store the image with a zero point of -128.
+    carry[0].array[...] = image - 128.0 if carry[0].array.dtype == np.int8 else image
+    for place in range(len(signatures)):
+        run, outputs = engine.bind(signatures[f"stage_{place}"], carry)
+        runs.append(run)
+        carry = outputs[1:]
+    return engine, runs
+
+
+def time_ms(call: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    began_ns = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - began_ns) / 1e6
+
+
+def never_sure(program: str) -> Policy:
+    """A policy that asks every exit and always goes on."""
+    return Policy(
+        name="never_sure",
+        program=program,
+        signal="max_probability",
+        temperatures=(20.0, 20.0, 1.0),
+        thresholds=(1.0, 1.0, 0.0),
+        enabled=(True, True, True),
+    )
+
+
+def measure(network: Network, policy: str | Policy, turns: int) -> dict[str, Any]:
+    """Whole predictions, bare stage runs and the unsplit network, taking turns."""
+    size = network.bundle.manifest.input
+    image = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), dtype=np.uint8)
+    kept, stages = bare_runs(network.bundle, network.program, image)
+    kept_whole, (whole,) = bare_runs(network.whole, network.program, image)
+    samples: dict[str, list[list[float]]] = {"predict": [], "bare": [], "whole": []}
+    with DynamicClassifier.load(
+        network.bundle.path, program=network.program, policy=policy
+    ) as classifier:
+        assert classifier.predict(image).exit == len(stages) - 1
+        calls: dict[str, Callable[[], float]] = {
+            "predict": lambda: time_ms(lambda: classifier.predict(image)),
+            "bare": lambda: sum([time_ms(run) for run in stages]),
+            "whole": lambda: time_ms(whole),
+        }
+        for turn in range(1 + turns):
+            for name, call in calls.items():
+                taken = [call() for _ in range(RUNS_PER_TURN)]
+                if turn:  # the first one warms up
+                    samples[name].append(taken)
+    kept.close()
+    kept_whole.close()
+    medians = {name: [statistics.median(turn) for turn in all_] for name, all_ in samples.items()}
+    overheads_us = [1e3 * (a - b) for a, b in zip(medians["predict"], medians["bare"], strict=True)]
+    percents = [100 * a / b - 100 for a, b in zip(medians["predict"], medians["bare"], strict=True)]
+    splits = [100 * a / b - 100 for a, b in zip(medians["bare"], medians["whole"], strict=True)]
+    latencies = {
+        name: Latency(tuple(sample for turn in all_ for sample in turn), RUNS_PER_TURN)
+        for name, all_ in samples.items()
+    }
+    return {
+        **{
+            f"{name}_ms": {"median": latency.median_ms, "p90": latency.p90_ms}
+            for name, latency in latencies.items()
+        },
+        "overhead_us": _spread(overheads_us),
+        "overhead_percent": _spread(percents),
+        "split_percent": _spread(splits),
+        "turn_medians_ms": medians,
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    low, _, high = statistics.quantiles(values, n=4)
+    return {"median": statistics.median(values), "quartile_1": low, "quartile_3": high}
+
+
+def cold_start(bundle: Bundle) -> list[dict[str, float]]:
+    """What importing and loading take in processes of their own; the first one is thrown away."""
+    command = [sys.executable, "-c", PROCESS, str(bundle.path)]
+    outputs = [subprocess.check_output(command, text=True) for _ in range(1 + PROCESSES)]
+    return [json.loads(output) for output in outputs[1:]]
 
 
 def main() -> None:
@@ -103,76 +227,48 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=40, help=f"of {RUNS_PER_TURN} runs each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the exported networks")
     arguments = parser.parse_args()
 
-    image = np.random.default_rng(arguments.seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     claims, figures = [], {}
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = make_bundle(Path(folder), arguments.seed)
-        for name, policy in (("no early exit asked", "last"), ("every exit asked", never_sure())):
-            predict, bare = measure(bundle, policy, image, arguments.turns)
-            percent = 100 * (predict.median_ms / bare.median_ms - 1)
-            print(name)
-            print(f"  predict     median {predict.median_ms:.3f} ms   p90 {predict.p90_ms:.3f} ms")
-            print(f"  bare stages median {bare.median_ms:.3f} ms   p90 {bare.p90_ms:.3f} ms")
-            print(f"  overhead    {percent:.2f} % (goal: at most {GOAL_PERCENT} %)")
-            claims.append(
-                Claim.at_most(
-                    f"percent that predict costs over the sum of its bare stage runs, {name}",
-                    percent,
-                    GOAL_PERCENT,
-                )
+    networks = make_networks(arguments.folder, arguments.seed)
+    for network in networks:
+        policies = {"no exit asked": "last", "every exit asked": never_sure(network.program)}
+        for kind, policy in policies.items():
+            name = f"{network.name}, {kind}"
+            figures[name] = found = measure(network, policy, arguments.turns)
+            bare_ms = found["bare_ms"]["median"]
+            micros, percent = (found[key]["median"] for key in ("overhead_us", "overhead_percent"))
+            print(
+                f"{name}: bare {bare_ms:.3f} ms, predict +{micros:.1f} µs ({percent:.2f} %), "
+                f"stages over the unsplit network {found['split_percent']['median']:+.2f} %"
             )
-            figures[name] = {
-                "predict_ms": {"median": predict.median_ms, "p90": predict.p90_ms},
-                "bare_stages_ms": {"median": bare.median_ms, "p90": bare.p90_ms},
-                "predict_over_bare_median": predict.median_ms / bare.median_ms,
-                "predict_over_bare_p90": predict.p90_ms / bare.p90_ms,
-                "predict_samples_ms": predict.samples_ms,
-                "bare_stages_samples_ms": bare.samples_ms,
-            }
+            if bare_ms > LARGE_MS:
+                claim = f"percent that predict costs over its bare stage runs, {name}"
+                claims.append(Claim.at_most(claim, percent, GOAL_PERCENT))
+            else:
+                claim = f"µs that predict costs over its bare stage runs, {name}"
+                claims.append(Claim.at_most(claim, micros, GOAL_US))
+    starts = cold_start(networks[0].bundle)
+    seconds = statistics.median([start["seconds"] for start in starts])
+    resident_mb = statistics.median([start["resident_mb"] for start in starts])
+    print(f"import and load: {seconds:.3f} s, {resident_mb:.1f} MB resident")
+    claims += [
+        Claim.at_most("s to import the package and load a bundle", seconds, GOAL_LOAD_S),
+        Claim.at_most("MB resident with a bundle loaded", resident_mb, GOAL_RESIDENT_MB),
+    ]
     write_result(
         arguments.result,
-        purpose="What predict costs over the bare runs of its stages",
+        purpose="What predict costs over the bare runs of its stages, and stages over the unsplit "
+        "network",
         claims=claims,
-        figures={"turns": arguments.turns, "runs_per_turn": RUNS_PER_TURN, **figures},
+        figures={
+            "turns": arguments.turns,
+            "runs_per_turn": RUNS_PER_TURN,
+            "networks": figures,
+            "cold_start": starts,
+        },
     )
-
-
-def never_sure() -> Policy:
-    """A policy that asks every exit and always goes on."""
-    return Policy(
-        name="never_sure",
-        program="litert/float32",
-        signal="max_probability",
-        temperatures=(20.0, 20.0, 1.0),
-        thresholds=(1.0, 1.0, 0.0),
-        enabled=(True, True, True),
-    )
-
-
-def measure(
-    bundle: Bundle, policy: str | Policy, image: NDArray[np.uint8], turns: int
-) -> tuple[Latency, Latency]:
-    """Whole predictions and bare stage runs, taking turns."""
-    num_stages = len(bundle.manifest.stages)
-    bare = BareStages(bundle.read(bundle.program().files[0]), num_stages, image)
-    predict_ms: list[float] = []
-    bare_ms: list[float] = []
-    with DynamicClassifier.load(bundle.path, policy=policy) as classifier:
-        assert classifier.predict(image).exit == num_stages - 1
-        for turn in range(1 + turns):
-            predicted, bared = [], []
-            for _ in range(RUNS_PER_TURN):
-                start_ns = time.perf_counter_ns()
-                classifier.predict(image)
-                predicted.append((time.perf_counter_ns() - start_ns) / 1e6)
-            for _ in range(RUNS_PER_TURN):
-                bared.append(sum(bare.time_ms()))
-            if turn:  # the first one warms up
-                predict_ms += predicted
-                bare_ms += bared
-    return Latency(tuple(predict_ms), RUNS_PER_TURN), Latency(tuple(bare_ms), RUNS_PER_TURN)
 
 
 if __name__ == "__main__":
