@@ -105,12 +105,10 @@ def make_networks(folder: Path, seed: int) -> list[Network]:
         )
         stages = list(space.build(space.depth_architecture((1 / 3, 2 / 3))).stages)
         images = np.random.default_rng(seed).integers(0, 256, (32, side, side, 3), dtype=np.uint8)
-        bundles = [
-            make_bundle(folder / f"{name}_{side}", cut, images)
-            for name, cut in (("stages", stages), ("whole", [Whole(stages)]))
-        ]
+        cut = make_bundle(folder / f"stages_{side}", stages, images)
+        whole = make_bundle(folder / f"whole_{side}", [Whole(stages)], images)
         networks += [
-            Network(f"ResNet-20 on {side}×{side}, {precision}", *bundles, f"litert/{precision}")
+            Network(f"ResNet-20 on {side}×{side}, {precision}", cut, whole, f"litert/{precision}")
             for precision in ("float32", "int8")
         ]
     return networks
@@ -233,7 +231,10 @@ def main() -> None:
     claims, figures = [], {}
     networks = make_networks(arguments.folder, arguments.seed)
     for network in networks:
-        policies = {"no exit asked": "last", "every exit asked": never_sure(network.program)}
+        policies: dict[str, str | Policy] = {
+            "no exit asked": "last",
+            "every exit asked": never_sure(network.program),
+        }
         for kind, policy in policies.items():
             name = f"{network.name}, {kind}"
             figures[name] = found = measure(network, policy, arguments.turns)

@@ -15,7 +15,7 @@ from offramp import Category, DynamicClassifier, Policy
 from offramp.bundle import InputSpec
 from offramp.classifier import StageLimits
 from offramp.errors import BundleError, ClosedError, ImageError, ProgramError
-from offramp.policy import choose_exits, decides, probabilities, signal_values
+from offramp.policy import choose_exits, make_decider, probabilities, signal_values
 from offramp.testing import FakeRuntime
 
 if TYPE_CHECKING:
@@ -139,7 +139,9 @@ def test_a_signal_that_is_the_threshold_answers_and_the_next_float_does_not() ->
             )
             if threshold <= 1.0:
                 assert choose_exits(policy, logits).tolist() == [exit]
-                assert decides(policy, 0, logits[0, 0]) == (exit == 0)
+                decide = make_decider(policy, 0, 10)
+                assert decide is not None
+                assert decide(logits[0, 0]) == (exit == 0)
 
 
 @given(data=st.data())

@@ -13,7 +13,7 @@ import pytest
 
 from offramp.bundle import InputSpec, Policy
 from offramp.classifier import DynamicClassifier
-from offramp.policy import choose_exits, decides, probabilities, signal_values, top_class
+from offramp.policy import choose_exits, make_decider, probabilities, signal_values, top_class
 from offramp.testing import FakeRuntime
 
 CONFORMANCE = Path(__file__).resolve().parents[3] / "sdk" / "conformance"
@@ -43,8 +43,11 @@ def test_case(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(signals, case["signals"], rtol=0, atol=1e-14)
     # The three forms of the rule: for a batch, between two stages, and in a whole prediction.
     assert choose_exits(policy, logits[:, None]).tolist() == [case["exit"]]
-    asked = [exit for exit in range(len(logits)) if decides(policy, exit, logits[exit])]
-    assert asked[0] == case["exit"]
+    deciders = [make_decider(policy, exit, logits.shape[1]) for exit in range(len(logits))]
+    sure = [
+        decide is not None and decide(row) for decide, row in zip(deciders, logits, strict=True)
+    ]
+    assert sure.index(True) == case["exit"]
     assert top_class(logits[case["exit"]]) == case["index"]
     runtime = FakeRuntime(logits[:, None])
     with DynamicClassifier(

@@ -11,7 +11,7 @@ from offramp.classifier._limits import StageLimits, check_reachable, find_limits
 from offramp.classifier._options import check_deadline, listing
 from offramp.classifier._pool import RuntimePool
 from offramp.classifier._prediction import Prediction
-from offramp.classifier._walk import walk
+from offramp.classifier._walk import ExitRule, walk
 from offramp.errors import BundleError, ProgramError
 from offramp.images import load_image
 from offramp.policy import top_class
@@ -77,13 +77,12 @@ class DynamicClassifier(Classifier):
         self._indices = {label: index for index, label in enumerate(self._labels)}
         self._input = input_spec
         self._policy = policy
-        # Whose logits are wanted: of exits that may answer, and with a deadline any may have to.
-        self._asks = {
-            known.name: (known, (*known.enabled[:-1], True)) for known in (*policies, *chosen)
+        self._rules = {
+            known.name: ExitRule.of(known, stages, len(self._labels))
+            for known in (*policies, *chosen)
         }
-        run_all = (None, (*(False,) * (stages - 1), True))
-        self._asks_chosen = run_all if policy is None else self._asks[policy.name]
-        self._asks_last = run_all
+        self._last = ExitRule.of(None, stages, len(self._labels))
+        self._chosen = self._last if policy is None else self._rules[policy.name]
         self._asks_all = (True,) * stages
         if limits is None:
             limits = measured_limits(copies[0], input_spec)
@@ -259,7 +258,8 @@ class DynamicClassifier(Classifier):
         array = load_image(
             image, self._input, region=region_of_interest, rotation_degrees=rotation_degrees
         )
-        rule, asks = self._asks_chosen if policy is None else self._find(policy)
+        rule = self._chosen if policy is None else self._find(policy)
+        asks = rule.asks
         if deadline_ms is None:
             deadline_ms = self._deadline_ms
         deadline_s = None
@@ -270,7 +270,7 @@ class DynamicClassifier(Classifier):
         runtime = self._pool.take()
         try:
             exit, reason, stage_ms, logits = walk(
-                runtime, array, asks, rule, self._limits.ms, deadline_s
+                runtime, array, asks, rule.deciders, self._limits.ms, deadline_s
             )
         finally:
             self._pool.give_back(runtime)
@@ -285,7 +285,7 @@ class DynamicClassifier(Classifier):
             stage_ms=tuple(stage_ms),
             total_ms=1e3 * (perf_counter() - began),
             logits=logits,
-            policy=rule,
+            policy=rule.policy,
             labels=self._labels,
             listing=listed,
         )
@@ -303,15 +303,15 @@ class DynamicClassifier(Classifier):
         Raises:
             BundleError: There is no such policy; the message lists those there are.
         """
-        policy, _ = self._find(name)
+        policy = self._find(name).policy
         if policy is None:
             raise BundleError("'last' is no policy: it runs every image to the last exit")
         return policy
 
-    def _find(self, policy: str) -> tuple[Policy | None, tuple[bool, ...]]:
+    def _find(self, policy: str) -> ExitRule:
         if policy == _LAST:
-            return self._asks_last
-        if policy not in self._asks:
-            known = ", ".join([*self._asks, _LAST])
+            return self._last
+        if policy not in self._rules:
+            known = ", ".join([*self._rules, _LAST])
             raise BundleError(f"no policy {policy!r} for this program; it has {known}")
-        return self._asks[policy]
+        return self._rules[policy]

@@ -7,12 +7,12 @@ things: every call and every object counts, so there is nothing here that could 
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, final
 
-from offramp.policy import decides
+from offramp.policy import make_decider
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -21,14 +21,37 @@ if TYPE_CHECKING:
     from offramp.classifier._prediction import Reason
     from offramp.runtimes import Runtime
 
-__all__ = ["walk"]
+__all__ = ["ExitRule", "walk"]
+
+
+@final
+class ExitRule(NamedTuple):
+    """A policy with all that can be known before the first image.
+
+    Attributes:
+        policy: The policy; ``None`` runs to the last exit.
+        asks: Per exit, whether its logits are wanted; the last one's are.
+        deciders: Per exit, whether it answers, from its logits; ``None`` for one that is not asked.
+    """
+
+    policy: Policy | None
+    asks: tuple[bool, ...]
+    deciders: tuple[Callable[[NDArray[np.float32]], bool] | None, ...]
+
+    @classmethod
+    def of(cls, policy: Policy | None, stages: int, classes: int) -> ExitRule:
+        """The rule of a policy for a program of so many stages and classes."""
+        if policy is None:
+            return cls(None, (*(False,) * (stages - 1), True), (None,) * stages)
+        deciders = tuple(make_decider(policy, exit, classes) for exit in range(stages))
+        return cls(policy, (*policy.enabled[:-1], True), deciders)
 
 
 def walk(
     runtime: Runtime,
     image: NDArray[np.uint8],
     asks: Sequence[bool],
-    policy: Policy | None,
+    deciders: Sequence[Callable[[NDArray[np.float32]], bool] | None],
     limits_ms: Sequence[float],
     deadline_s: float | None,
 ) -> tuple[int, Reason, list[float], NDArray[np.float32]]:
@@ -39,7 +62,8 @@ def walk(
         image: ``(height, width, 3)`` uint8, as the program takes it.
         asks: Per exit, whether its logits are wanted; the last one's are. With a deadline any exit
             may have to answer, so all are.
-        policy: When to stop; ``None`` runs to the last exit.
+        deciders: Per exit, whether it answers, from its logits; ``None`` for one that is not asked.
+            The last one is never looked at.
         limits_ms: Per stage, the time it is sure to take no longer than, in milliseconds; looked
             at only with a deadline.
         deadline_s: When to answer, on the clock of ``time.perf_counter``, in seconds.
@@ -62,7 +86,8 @@ def walk(
         stage_ms.append(1e3 * (ended - began))
         if exit == last:
             return exit, "last_exit", stage_ms, logits
-        if policy is not None and asks[exit] and decides(policy, exit, logits):
+        decide = deciders[exit]
+        if decide is not None and decide(logits):
             return exit, "confident", stage_ms, logits
         exit += 1
         if deadline_s is not None and ended + 1e-3 * limits_ms[exit] > deadline_s:

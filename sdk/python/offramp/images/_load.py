@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageLike", "load_image"]
 
+_UINT8 = np.dtype(np.uint8)
+
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 """A path, a file's content, a PIL image, or an ``(H, W, 3)`` uint8 array in RGB order."""
 
@@ -58,6 +60,14 @@ def load_image(
         ValueError: The region is empty or reaches beyond the image, or the rotation is no
             multiple of 90.
     """
+    if (
+        type(image) is np.ndarray
+        and image.shape == (spec.height, spec.width, 3)
+        and image.dtype == _UINT8
+        and region is None
+        and not rotation_degrees
+    ):
+        return image  # a stream of frames at the right size waits for nothing
     turns = check_rotation(rotation_degrees)
     if isinstance(image, np.ndarray):
         return _from_array(image, spec, region, turns)

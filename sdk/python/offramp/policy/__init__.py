@@ -1,11 +1,11 @@
 """When to stop: the policy of a program and the exit rule that applies it."""
 
 from offramp.bundle import Policy
+from offramp.policy._decider import make_decider
 from offramp.policy._rule import (
     abstains,
     answers,
     choose_exits,
-    decides,
     probabilities,
     signal_values,
     top_class,
@@ -16,7 +16,7 @@ __all__ = [
     "abstains",
     "answers",
     "choose_exits",
-    "decides",
+    "make_decider",
     "probabilities",
     "signal_values",
     "top_class",

@@ -5,7 +5,6 @@ All bindings implement exactly this; ``sdk/conformance`` decides when they diffe
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -17,20 +16,18 @@ if TYPE_CHECKING:
     from offramp.bundle import Policy
 
 __all__ = [
+    "FEW_CLASSES",
     "abstains",
     "answers",
     "choose_exits",
-    "decides",
     "probabilities",
     "signal_values",
     "top_class",
 ]
 
-# Up to so many classes plain floats are quicker than arrays, whose code the kernels have just
-# pushed out of the processor's cache.
-_FEW_CLASSES = 64
-# Far above what any two ways to compute a signal differ by, far below what a threshold can mean.
-_CLOSE = 1e-9
+FEW_CLASSES = 64
+"""Up to so many plain floats are quicker than arrays, whose code the kernels have just pushed out
+of the processor's cache."""
 
 
 def probabilities(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -89,8 +86,10 @@ def answers(policy: Policy, exit: int, probability: NDArray[np.float64]) -> bool
         exit: The exit, counted from 0.
         probability: ``(classes,)`` float64.
     """
-    if not _is_asked(policy, exit):
-        return exit == len(policy.enabled) - 1
+    if exit == len(policy.enabled) - 1:
+        return True
+    if not policy.enabled[exit]:
+        return False
     return bool(signal_values(probability, policy.signal) >= policy.thresholds[exit])
 
 
@@ -112,65 +111,11 @@ def top_class(logits: NDArray[np.float32]) -> int | None:
     Args:
         logits: ``(classes,)`` float32.
     """
-    if len(logits) > _FEW_CLASSES:
+    if len(logits) > FEW_CLASSES:
         return int(logits.argmax()) if np.isfinite(logits).all() else None
     # Right after a stage has filled the caches, a few plain floats are quicker than as many arrays.
     values = logits.tolist()
     return values.index(max(values)) if math.isfinite(sum(values)) else None
-
-
-def decides(policy: Policy, exit: int, logits: NDArray[np.float32]) -> bool:
-    """Whether an exit answers, given its logits: ``answers`` for a caller in a hurry.
-
-    Most images are nowhere near the threshold, which a few plain floats can tell; where they are
-    near, the arrays decide, so that the result is always that of ``answers``.
-
-    Args:
-        policy: The policy.
-        exit: The exit, counted from 0.
-        logits: ``(classes,)`` float32.
-    """
-    if not _is_asked(policy, exit):
-        return exit == len(policy.enabled) - 1
-    temperature, threshold = policy.temperatures[exit], policy.thresholds[exit]
-    if policy.signal == "max_probability" and len(logits) <= _FEW_CLASSES:
-        values = logits.tolist()
-        values.sort()
-        largest = values[-1]
-        gap = largest - values[-2]
-        never_below, always_above = _gap_bounds(threshold, temperature, len(values))
-        if gap < never_below:
-            return False
-        if gap > always_above:
-            return True
-        total = sum([math.exp((value - largest) / temperature) for value in values])
-        distance = 1.0 / total - threshold
-        if abs(distance) > _CLOSE:
-            return distance > 0
-    return answers(policy, exit, probabilities(logits, temperature))
-
-
-def _is_asked(policy: Policy, exit: int) -> bool:
-    """Whether the signal decides; a disabled exit never answers, and the last one always."""
-    return policy.enabled[exit] and exit < len(policy.enabled) - 1
-
-
-@functools.lru_cache(maxsize=256)
-def _gap_bounds(threshold: float, temperature: float, classes: int) -> tuple[float, float]:
-    """What the lead of the largest logit alone tells of the largest probability.
-
-    With a lead g over the second it lies between ``1 / (1 + (classes - 1) exp(-g / T))`` and
-    ``1 / (1 + exp(-g / T))``.
-
-    Returns:
-        A lead below which it cannot reach the threshold, and one above which it must.
-    """
-    low, high = threshold - _CLOSE, threshold + _CLOSE
-    never_below = temperature * math.log(low / (1.0 - low)) if low > 0.0 else -math.inf
-    always_above = (
-        temperature * math.log((classes - 1) * high / (1.0 - high)) if high < 1.0 else math.inf
-    )
-    return never_below, always_above
 
 
 def choose_exits(policy: Policy, logits: ArrayLike) -> NDArray[np.int64]:

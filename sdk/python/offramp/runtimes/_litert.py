@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiteRTRuntime"]
 
+_UINT8 = np.dtype(np.uint8)
 _RELATIVE_SCALE_ERROR = 1e-6  # the manifest keeps decimal digits of a float32
 
 
@@ -157,19 +158,15 @@ def _same_scale(found: tuple[float, int] | None, entry: TensorEntry) -> bool:
 def _reader(stored: NDArray[Any], entry: TensorEntry) -> Callable[[], NDArray[np.float32]]:
     """A function that copies the logits out of the array they are written to, as float32."""
     if entry.quantization is None:
+        return stored.copy if stored.dtype == np.float32 else lambda: stored.astype(np.float32)
+    scale = np.float32(entry.quantization.scale)
+    zero_point = np.float32(entry.quantization.zero_point)
 
-        def read() -> NDArray[np.float32]:
-            return stored.astype(np.float32)
-
-    else:
-        scale = np.float32(entry.quantization.scale)
-        zero_point = np.float32(entry.quantization.zero_point)
-
-        def read() -> NDArray[np.float32]:
-            values: NDArray[np.float32] = stored.astype(np.float32)
-            values -= zero_point
-            values *= scale
-            return values
+    def read() -> NDArray[np.float32]:
+        values: NDArray[np.float32] = stored.astype(np.float32)
+        values -= zero_point
+        values *= scale
+        return values
 
     return read
 
@@ -195,11 +192,7 @@ class _Input:
 
     def __call__(self, image: NDArray[np.uint8]) -> None:
         # Broadcasting would take a smaller image without a word.
-        if (
-            not isinstance(image, np.ndarray)
-            or image.shape != self.shape
-            or image.dtype != np.uint8
-        ):
+        if not isinstance(image, np.ndarray) or image.shape != self.shape or image.dtype != _UINT8:
             got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image)
             raise ShapeError(f"the image is {got}, expected uint8 {self.shape}")
         if self._table is None:

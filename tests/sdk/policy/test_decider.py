@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offramp.policy import Policy, answers, decides, probabilities
+from offramp.policy import Policy, answers, make_decider, probabilities
 
 _LOGITS = st.integers(2, 70).flatmap(
     lambda classes: arrays(np.float32, classes, elements=st.floats(-40.0, 40.0, width=32))
@@ -35,7 +35,9 @@ def test_any_threshold(
 ) -> None:
     policy = _policy(threshold, temperature)
     expected = answers(policy, 0, probabilities(logits, temperature))
-    assert decides(policy, 0, logits) == expected
+    decide = make_decider(policy, 0, len(logits))
+    assert decide is not None
+    assert decide(logits) == expected
 
 
 @given(logits=_LOGITS, temperature=st.floats(0.05, 20.0), nudge=st.sampled_from([-1e-12, 0, 1e-12]))
@@ -45,4 +47,6 @@ def test_a_threshold_met_to_the_last_bits(
     probability = probabilities(logits, temperature)
     threshold = min(1.0, max(0.0, float(probability.max()) + nudge))
     policy = _policy(threshold, temperature)
-    assert decides(policy, 0, logits) == answers(policy, 0, probability)
+    decide = make_decider(policy, 0, len(logits))
+    assert decide is not None
+    assert decide(logits) == answers(policy, 0, probability)
