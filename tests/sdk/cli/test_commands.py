@@ -372,6 +372,24 @@ class TestBench:
         )
         assert 0 < result["last"]["median_ms"] <= result["last"]["p90_ms"]
 
+    def test_a_deadline_and_workers(
+        self, offramp: Callable[..., Any], calibrated: Bundle, photos: Path
+    ) -> None:
+        arguments = ("bench", calibrated.path, photos, "--program", "litert/int8")
+        options = ("--workers", "2", "--deadline-ms", "10000")
+        (result,) = offramp(*arguments, *options, "--json").json
+        assert (result["in_time"], result["cut_short"]) == (1.0, 0.0)
+        assert sorted(result["images_per_second"]) == ["1", "2"]
+        assert min(result["images_per_second"].values()) > 0
+        said = " ".join(offramp(*arguments, *options).out.split())
+        assert "litert/int8: 100.0% answered within 10000 ms, 0.0% at an exit" in said
+        assert "images/s with 2 workers" in said
+        (plain,) = offramp(*arguments, "--json").json
+        assert plain["in_time"] is plain["cut_short"] is plain["images_per_second"] is None
+        for wrong in ("0", "1e-6"):
+            ran = offramp(*arguments, "--deadline-ms", wrong)
+            assert (ran.code, ran.out) == (2, "")
+
     def test_images_without_labels_have_no_accuracy(
         self, offramp: Callable[..., Any], calibrated: Bundle, photos: Path, tmp_path: Path
     ) -> None:

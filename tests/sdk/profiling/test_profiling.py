@@ -16,6 +16,7 @@ from offramp.profiling import (
     measure_predictions,
     measure_signatures,
     measure_stages,
+    measure_throughput,
 )
 from offramp.runtimes import LiteRTRuntime
 from offramp.testing import FakeRuntime
@@ -96,8 +97,24 @@ def test_measure_predictions(make_policy: Callable[..., Policy]) -> None:
     assert steps[-1] == (8, 8)
     late = measure_predictions(classifier, images, warmup_runs=0, deadline_ms=0.01)
     assert late.exits.tolist() == [0] * 4
+    assert not measured.hurried.any()
+    assert late.hurried.all()
     with pytest.raises(ValueError, match="no image"):
         measure_predictions(classifier, [])
+
+
+def test_measure_throughput() -> None:
+    fakes = [FakeRuntime(LOGITS, stage_ms=(5, 5, 0)) for _ in range(2)]
+    classifier = DynamicClassifier(
+        fakes, labels=list("abcde"), input_spec=InputSpec(height=8, width=8), policy=None
+    )
+    rates = measure_throughput(classifier, [fakes[0].image(0)] * 10, rounds=2)
+    assert list(rates) == [1, 2]
+    # Ten milliseconds an image, and sleeping takes no processor.
+    assert 50 < rates[1] < 100
+    assert rates[2] > 1.5 * rates[1]
+    with pytest.raises(ValueError, match="no image"):
+        measure_throughput(classifier, [])
 
 
 def test_device_record_is_stable_and_complete() -> None:

@@ -16,6 +16,7 @@ from offramp.cli._options import (
     JsonOption,
     ProgramsOption,
     ThreadsOption,
+    WorkersOption,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ _TURN = 32
 @final
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """One program, stopping early and not, over the same images."""
+    """One program, stopping early and not, over the same images.
+
+    With a deadline: the shares of the early answers that it cut short, and that came in time. With
+    several workers: images per second, stopping early, by the number of workers.
+    """
 
     program: str
     policy: str
@@ -46,6 +51,9 @@ class _Result:
     exit_shares: list[float]
     accuracy: float | None
     last_accuracy: float | None
+    cut_short: float | None
+    in_time: float | None
+    images_per_second: dict[int, float] | None
 
 
 def bench(
@@ -56,13 +64,26 @@ def bench(
         str | None, typer.Option(help="Which policy; 'default' without it.", show_default=False)
     ] = None,
     threads: ThreadsOption = 1,
+    workers: WorkersOption = 1,
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--deadline-ms",
+            metavar="MS",
+            help="Stop early within so many milliseconds; refused if stage 0 alone takes longer.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time predictions that really stop early against running every image to the last exit.
 
-    Wall-clock, one image at a time, decoding left out. Images that lie in the folder itself, and
+    Wall-clock, one image at a time, decoding left out; with several workers also how many images
+    are done in a second, several at a time. Images that lie in the folder itself, and
     not in a sub-folder per class, have no label: then no accuracy is shown.
     """
+    if deadline_ms is not None and not deadline_ms > 0:
+        raise typer.BadParameter(f"--deadline-ms must be above 0, got {deadline_ms}")
     from offramp.bundle import Bundle
     from offramp.errors import BundleError
 
@@ -75,9 +96,19 @@ def bench(
     policies = {name: opened.policy(opened.program(name).name, policy).name for name in names}
     images, labels = _images(data_folder, opened.manifest.input, opened.manifest.labels)
     results = [
-        _measure(opened, name, policies[name], images, labels, threads=threads) for name in names
+        _measure(
+            opened,
+            name,
+            policies[name],
+            images,
+            labels,
+            threads=threads,
+            workers=workers,
+            deadline_ms=deadline_ms,
+        )
+        for name in names
     ]
-    console.emit(as_json, results, lambda: _render(results))
+    console.emit(as_json, results, lambda: _render(results, deadline_ms))
 
 
 def _images(
@@ -113,18 +144,28 @@ def _measure(
     labels: NDArray[Any] | None,
     *,
     threads: int,
+    workers: int,
+    deadline_ms: float | None,
 ) -> _Result:
     import numpy as np
 
     from offramp.classifier import DynamicClassifier
     from offramp.latency import Latency
-    from offramp.profiling import measure_predictions
+    from offramp.profiling import measure_predictions, measure_throughput
 
     times: tuple[list[float], list[float]] = ([], [])
     answers: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([], [])
     exits: list[NDArray[Any]] = []
+    hurried: list[NDArray[Any]] = []
     with (
-        DynamicClassifier.load(bundle, program=program, policy=policy, threads=threads) as early,
+        DynamicClassifier.load(
+            bundle,
+            program=program,
+            policy=policy,
+            threads=threads,
+            workers=workers,
+            deadline_ms=deadline_ms,
+        ) as early,
         DynamicClassifier.load(bundle, program=program, policy="last", threads=threads) as last,
         console.progress(f"Timing {program}", len(images)) as report,
     ):
@@ -139,7 +180,9 @@ def _measure(
                 answers[way].append(measured.indices)
                 if way == 0:
                     exits.append(measured.exits)
+                    hurried.append(measured.hurried)
             report(start + len(turn), None)
+        rates = measure_throughput(early, images) if workers > 1 else None
     early_latency, last_latency = (Latency(tuple(taken)) for taken in times)
     counts = np.bincount(np.concatenate(exits), minlength=len(bundle.manifest.stages))
     right = (
@@ -157,6 +200,11 @@ def _measure(
         exit_shares=[float(count) / len(images) for count in counts],
         accuracy=right[0],
         last_accuracy=right[1],
+        cut_short=None if deadline_ms is None else float(np.concatenate(hurried).mean()),
+        in_time=(
+            None if deadline_ms is None else float((np.array(times[0]) <= deadline_ms).mean())
+        ),
+        images_per_second=rates,
     )
 
 
@@ -168,7 +216,7 @@ def _summary(latency: Latency) -> dict[str, float | None]:
     }
 
 
-def _render(results: list[_Result]) -> None:
+def _render(results: list[_Result], deadline_ms: float | None) -> None:
     rows = []
     for result in results:
         for way, times, accuracy in (
@@ -202,3 +250,16 @@ def _render(results: list[_Result]) -> None:
         rows,
         title=f"{results[0].images} images, one at a time",
     )
+    for result in results:
+        if result.in_time is not None and result.cut_short is not None:
+            print(
+                f"{result.program}: {result.in_time:.1%} answered within {deadline_ms:g} ms, "
+                f"{result.cut_short:.1%} at an exit that the deadline chose"
+            )
+        if result.images_per_second is not None:
+            alone = result.images_per_second[1]
+            for workers, rate in result.images_per_second.items():
+                print(
+                    f"{result.program}: {rate:.0f} images/s with {workers} "
+                    f"worker{'s' if workers > 1 else ''}, {rate / alone:.2f} of one"
+                )

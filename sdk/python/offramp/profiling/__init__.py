@@ -6,6 +6,7 @@ from offramp.profiling._latency import (
     measure_predictions,
     measure_signatures,
     measure_stages,
+    measure_throughput,
 )
 from offramp.profiling._logits import collect_logits
 
@@ -16,4 +17,5 @@ __all__ = [
     "measure_predictions",
     "measure_signatures",
     "measure_stages",
+    "measure_throughput",
 ]

@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from offramp.classifier import DynamicClassifier
+    from offramp.classifier import Classifier, DynamicClassifier
     from offramp.images import ImageLike
     from offramp.runtimes import Runtime
 
-__all__ = ["MeasuredPredictions", "measure_predictions", "measure_signatures", "measure_stages"]
+__all__ = [
+    "MeasuredPredictions",
+    "measure_predictions",
+    "measure_signatures",
+    "measure_stages",
+    "measure_throughput",
+]
 
 _RUNS_PER_TURN = 10
 
@@ -35,11 +41,13 @@ class MeasuredPredictions:
         latency: ``total_ms`` of every prediction, in the order of ``exits``.
         exits: ``(predictions,)`` int64, the exit each left at.
         indices: ``(predictions,)`` int64, the class each answered.
+        hurried: ``(predictions,)`` bool, whether the deadline chose the exit.
     """
 
     latency: Latency
     exits: NDArray[np.int64]
     indices: NDArray[np.int64]
+    hurried: NDArray[np.bool_]
 
 
 def measure_stages(
@@ -155,18 +163,50 @@ def measure_predictions(
     times: list[float] = []
     exits: list[int] = []
     indices: list[int] = []
+    hurried: list[bool] = []
     for run in range(total):
         prediction = classifier.predict(images[run % len(images)], deadline_ms=deadline_ms)
         times.append(prediction.total_ms)
         exits.append(prediction.exit)
         indices.append(prediction.index)
+        hurried.append(prediction.reason == "deadline")
         if progress is not None:
             progress(run + 1, total)
     return MeasuredPredictions(
         Latency(tuple(times), warmup_runs),
         np.array(exits, dtype=np.int64),
         np.array(indices, dtype=np.int64),
+        np.array(hurried, dtype=np.bool_),
     )
+
+
+def measure_throughput(
+    classifier: Classifier, images: Sequence[ImageLike] | NDArray[np.uint8], *, rounds: int = 3
+) -> dict[int, float]:
+    """Images per second of ``predict_many``, with one worker and with all of the classifier's.
+
+    The two take turns over the same images, and the first turn of each warms up.
+
+    Args:
+        classifier: With the policy to measure.
+        images: What to predict, at least one.
+        rounds: Turns of each that count; their median is given.
+
+    Returns:
+        Workers -> images per second.
+    """
+    _check_runs(rounds, 1)
+    if len(images) == 0:
+        raise ValueError("there is no image to predict; expected at least one")
+    rates: dict[int, list[float]] = {1: [], classifier.workers: []}
+    for turn in range(-1, rounds):
+        for workers, taken in rates.items():
+            began = perf_counter()
+            for _ in classifier.predict_many(images, workers=workers):
+                pass
+            if turn >= 0:
+                taken.append(len(images) / (perf_counter() - began))
+    return {workers: float(np.median(taken)) for workers, taken in rates.items()}
 
 
 def _check_runs(runs: int, warmup_runs: int) -> None:
