@@ -32,6 +32,8 @@ Listing = tuple[int | None, float, frozenset[int] | None, bool]
 """Which categories are listed: how many at most, the smallest score, the indices that were named
 (``None`` if no label was), and whether those are allowed, or denied."""
 
+_ALL: Listing = (None, 0.0, None, False)
+
 
 def listing(
     indices: Mapping[str, int],
@@ -52,6 +54,8 @@ def listing(
     Raises:
         ValueError: The options contradict each other, or name no label.
     """
+    if max_results is allowlist is denylist is None and score_threshold == 0.0:
+        return _ALL
     if max_results is not None and max_results < 1:
         raise ValueError(f"max_results is {max_results}, expected at least 1, or None for all")
     if math.isnan(score_threshold):

@@ -81,20 +81,19 @@ class Prediction:
         labels: tuple[str, ...],
         listing: Listing,
     ) -> None:
-        # One call instead of a dozen: this is made for every image, with cold caches.
-        self.__dict__.update(
-            label=label,
-            index=index,
-            exit=exit,
-            reason=reason,
-            stage_ms=stage_ms,
-            total_ms=total_ms,
-            policy="last" if policy is None else policy.name,
-            _logits=logits,
-            _policy=policy,
-            _labels=labels,
-            _listing=listing,
-        )
+        # Past the frozen setters and without a call: this is made for every image.
+        fields = self.__dict__
+        fields["label"] = label
+        fields["index"] = index
+        fields["exit"] = exit
+        fields["reason"] = reason
+        fields["stage_ms"] = stage_ms
+        fields["total_ms"] = total_ms
+        fields["policy"] = "last" if policy is None else policy.name
+        fields["_logits"] = logits
+        fields["_policy"] = policy
+        fields["_labels"] = labels
+        fields["_listing"] = listing
 
     @functools.cached_property
     def score(self) -> float:
