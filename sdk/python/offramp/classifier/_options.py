@@ -54,7 +54,7 @@ def listing(
     Raises:
         ValueError: The options contradict each other, or name no label.
     """
-    if max_results is allowlist is denylist is None and score_threshold == 0.0:
+    if max_results is None and allowlist is None and denylist is None and score_threshold == 0.0:
         return _ALL
     if max_results is not None and max_results < 1:
         raise ValueError(f"max_results is {max_results}, expected at least 1, or None for all")
