@@ -1,7 +1,8 @@
-"""Whether the programs of a bundle still answer here as they did where it was made.
+"""Whether a bundle still does what it says: its programs here, its certificates on new images.
 
-Hashes say that the files are the same; this says that this device, with the runtime it has, makes
-the same of them.
+Hashes say that the files are the same. ``verify`` says that this device, with the runtime it has,
+makes the same of them; ``verify_certificates`` says whether the promises still hold on images that
+had no part in them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from offramp.calibration import CertificateCheck, recheck
 from offramp.errors import MissingExtraError, ProgramError
 from offramp.policy import choose_exits
 from offramp.profiling import collect_logits
@@ -23,7 +25,17 @@ if TYPE_CHECKING:
 
     from offramp.bundle import Bundle, Policy, ProgramEntry, Vectors
 
-__all__ = ["NotRun", "PolicyCheck", "ProgramCheck", "VerificationReport", "verify"]
+__all__ = [
+    "NotRun",
+    "PolicyCheck",
+    "PolicyRecheck",
+    "ProgramCheck",
+    "VerificationReport",
+    "verify",
+    "verify_certificates",
+]
+
+_FLOAT = "litert/float32"
 
 
 @final
@@ -110,6 +122,88 @@ class VerificationReport:
     def ok(self) -> bool:
         """Whether something was run and all of it agrees; says nothing about ``not_run``."""
         return bool(self.programs) and all(check.ok for check in self.programs)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PolicyRecheck:
+    """The certificates of one policy on new images.
+
+    Attributes:
+        program: ``runtime/precision``.
+        policy: Its name.
+        checks: One for each certificate.
+    """
+
+    program: str
+    policy: str
+    checks: tuple[CertificateCheck, ...]
+
+    @property
+    def broken(self) -> bool:
+        """Whether the images refute a certificate."""
+        return any(check.verdict == "broken" for check in self.checks)
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the images certify all of it again."""
+        return all(check.verdict == "confirmed" for check in self.checks)
+
+
+def verify_certificates(
+    bundle: Bundle,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64] | None = None,
+    *,
+    programs: Sequence[str] | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[PolicyRecheck, ...]:
+    """Run new images through the programs and check every certificate of every policy on them.
+
+    Args:
+        bundle: An opened bundle.
+        images: ``(images, height, width, 3)`` uint8, none of them calibrated on.
+        labels: ``(images,)``; without them only what needs none is checked.
+        programs: Names of those to check; ``None`` takes all LiteRT programs with a policy.
+        threads: How many threads the kernels may use.
+        progress: Called with the number of images done, over all programs, and the number in all.
+
+    Raises:
+        BundleError: A program named is not in the bundle.
+        ProgramError: A program cannot be run here.
+        ShapeError: There is no image, or one the programs do not take.
+    """
+    policies = bundle.manifest.policies
+    if programs is None:
+        known = {entry.name for entry in bundle.manifest.programs if entry.runtime == "litert"}
+        names = list(dict.fromkeys(p.program for p in policies if p.program in known))
+    else:
+        names = [bundle.program(name).name for name in programs]
+    runs = list(names)
+    asked = [policy for policy in policies if policy.program in names]
+    beside_float = any(c.reference == "float" for policy in asked for c in policy.certificates)
+    has_float = any(entry.name == _FLOAT for entry in bundle.manifest.programs)
+    if beside_float and has_float and _FLOAT not in runs:
+        runs.append(_FLOAT)
+    logits = {}
+    for place, name in enumerate(runs):
+
+        def report(done: int, _: int, done_before: int = place * len(images)) -> None:
+            if progress is not None:
+                progress(done_before + done, len(runs) * len(images))
+
+        with open_runtime(bundle, name, threads=threads) as runtime:
+            logits[name] = collect_logits(runtime, images, report)
+    reference = logits[_FLOAT][-1] if _FLOAT in logits else None
+    return tuple(
+        PolicyRecheck(
+            policy.program,
+            policy.name,
+            recheck(policy, logits[policy.program], labels, reference_logits=reference),
+        )
+        for policy in asked
+    )
 
 
 def verify(

@@ -12,7 +12,7 @@ import torch
 from offramp import Bundle, DynamicClassifier
 from offramp._files import write_atomically
 from offramp.bundle import LatencyEntry, Provenance
-from offramp.calibration import calibrate
+from offramp.calibration import Promises, calibrate
 from offramp.latency import Latency
 from offramp.profiling import collect_logits
 from offramp.runtimes import open_runtime
@@ -124,10 +124,9 @@ def certify(context: Context, bundle: Bundle) -> Bundle:
             _calibration_logits(context, bundle, program),
             images.labels,
             program=program,
-            limit=settings.limit,
-            confidence=settings.confidence,
+            promises=Promises(accuracy_drop=settings.limit, confidence=settings.confidence),
             seed=settings.seed,
-        )
+        ).certified()
         bundle = bundle.add_policy(policy)
         context.reporter.say(f"{program}: {policy.certificates[0].claim}")
     return bundle

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from offramp.calibration import split_images
+from offramp.calibration import Promises, split_images
 from offramp.errors import DataError
 from offramp_search.data import open_source
 from offramp_search.pipeline._bundle_steps import (
@@ -64,7 +64,8 @@ def run_pipeline(
     splits = load_splits(settings, cache)
     bind_data(splits, folder)
     # Asked here, since the certificate comes last: too few images are not worth hours of training.
-    split_images(len(splits.calibration), limit=settings.limit, confidence=settings.confidence)
+    promises = Promises(accuracy_drop=settings.limit, confidence=settings.confidence)
+    split_images(len(splits.calibration), promises)
     context = Context(settings, folder, reporter, splits)
     reporter.say(
         f"data: {len(splits.train)} images to train, {len(splits.search)} to search, "

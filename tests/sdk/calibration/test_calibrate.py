@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from offramp.bundle import Policy
 from offramp.calibration import (
+    Promises,
     calibrate,
     candidate_path,
     certifies,
     fit_temperature,
+    images_needed,
     minimum_samples,
     split_images,
 )
@@ -43,6 +45,20 @@ def network(
     return logits.astype(np.float32), labels
 
 
+def certified(
+    logits: Any,
+    labels: Any,
+    *,
+    limit: float = 0.01,
+    confidence: float = 0.95,
+    reference: Any = "self",
+    **arguments: Any,
+) -> Policy:
+    """The policy for a promise about the accuracy."""
+    promises = Promises(accuracy_drop=limit, confidence=confidence, reference=reference)
+    return calibrate(logits, labels, promises=promises, **arguments).certified()
+
+
 def drop(policy: Policy, logits: np.ndarray, labels: np.ndarray) -> float:
     right = logits.argmax(axis=-1) == labels
     left = choose_exits(policy, logits)
@@ -63,11 +79,11 @@ def test_the_policy_saves_work_and_says_what_it_promises(
     rng: np.random.Generator, signal: Any
 ) -> None:
     logits, labels = network(rng, 4_000)
-    policy = calibrate(logits, labels, program="litert/int8", signal=signal, name="saver")
+    policy = certified(logits, labels, program="litert/int8", signal=signal, name="saver")
     assert (policy.name, policy.program, policy.signal) == ("saver", "litert/int8", signal)
     assert early_share(policy) > 0.3
     assert policy.enabled[-1]
-    assert (policy.temperatures[-1], policy.thresholds[-1]) == (1.0, 0.0)
+    assert policy.thresholds[-1] == 0.0
     certificate = the(policy)
     assert (certificate.kind, certificate.reference) == ("accuracy_drop", "self")
     assert (certificate.limit, certificate.confidence) == (0.01, 0.95)
@@ -81,7 +97,7 @@ def test_the_policy_saves_work_and_says_what_it_promises(
 
 def test_the_counts_and_the_drop_are_those_of_the_exit_rule(rng: np.random.Generator) -> None:
     logits, labels = network(rng, 2_000)
-    policy = calibrate(logits, labels, program="litert/float32", seed=5)
+    policy = certified(logits, labels, program="litert/float32", seed=5)
     held_out = np.random.default_rng(5).permutation(2_000)[600:]
     left = choose_exits(policy, logits[:, held_out])
     assert tuple(np.bincount(left, minlength=3)) == policy.exit_counts
@@ -95,11 +111,11 @@ def test_the_counts_and_the_drop_are_those_of_the_exit_rule(rng: np.random.Gener
 def test_the_next_candidate_would_not_have_been_certified(rng: np.random.Generator) -> None:
     """The answer is the last certified point of the path and not the first that fails."""
     logits, labels = network(rng, 2_000)
-    policy = calibrate(logits, labels, program="litert/float32")
+    policy = certified(logits, labels, program="litert/float32")
     held_out = np.random.default_rng(0).permutation(2_000)[600:]
     right = logits.argmax(axis=-1)[:, held_out] == labels[held_out]
 
-    def certified(threshold: float) -> bool:
+    def keeps(threshold: float) -> bool:
         moved = Policy(
             name="moved",
             program=policy.program,
@@ -113,8 +129,8 @@ def test_the_next_candidate_would_not_have_been_certified(rng: np.random.Generat
         return certifies(drops, 0.01, 0.95)
 
     shared = min(policy.thresholds[:2])
-    assert certified(shared)
-    assert not certified(shared - 0.05)
+    assert keeps(shared)
+    assert not keeps(shared - 0.05)
 
 
 def test_the_promise_is_kept_as_often_as_it_says() -> None:
@@ -124,7 +140,7 @@ def test_the_promise_is_kept_as_often_as_it_says() -> None:
     trials, broken, early = 100, 0, 0
     for trial in range(trials):
         chosen = rng.integers(0, truth.size, 1_500)
-        policy = calibrate(
+        policy = certified(
             population[:, chosen],
             truth[chosen],
             program="litert/float32",
@@ -152,7 +168,7 @@ def test_a_path_that_runs_straight_through_the_limit_is_stopped_in_time() -> Non
     broken = 0
     for trial in range(trials):
         chosen = rng.integers(0, images, 1_000)
-        policy = calibrate(
+        policy = certified(
             logits[:, chosen],
             labels[chosen],
             program="litert/float32",
@@ -171,10 +187,11 @@ def test_it_is_what_walking_the_path_image_by_image_finds(
 ) -> None:
     rng = np.random.default_rng(number)
     logits, labels = network(rng, 150)
-    policy = calibrate(
+    policy = certified(
         logits, labels, program="litert/float32", limit=limit, confidence=0.6, signal=signal
     )
-    fit, held_out = split_images(150, limit=limit, confidence=0.6)
+    parts = split_images(150, Promises(accuracy_drop=limit, confidence=0.6))
+    fit, held_out = parts.fit, parts.certify
     temperatures = [fit_temperature(logits[exit, fit], labels[fit]) for exit in range(2)]
     sure = np.stack(
         [signal_values(probabilities(logits[s], temperatures[s]), signal) for s in range(2)]
@@ -186,7 +203,7 @@ def test_it_is_what_walking_the_path_image_by_image_finds(
         for place, image in enumerate(held_out, start=1):
             answer = logits[2, image].argmax()
             for exit in (1, 0):
-                threshold = path.thresholds[candidate]
+                threshold = path.thresholds[candidate, exit]
                 if path.enabled[candidate, exit] and sure[exit, image] >= threshold:
                     answer = logits[exit, image].argmax()
             gap = int(logits[2, image].argmax() == labels[image]) - int(answer == labels[image])
@@ -204,7 +221,7 @@ def test_it_is_what_walking_the_path_image_by_image_finds(
         expected = candidate
     assert policy.enabled == (*path.enabled[expected], True)
     assert all(
-        threshold == path.thresholds[expected]
+        threshold == path.thresholds[expected, 0]
         for threshold, enabled in zip(policy.thresholds[:2], policy.enabled[:2], strict=True)
         if enabled
     )
@@ -213,7 +230,7 @@ def test_it_is_what_walking_the_path_image_by_image_finds(
 def test_a_stricter_limit_never_lets_more_out(rng: np.random.Generator) -> None:
     logits, labels = network(rng, 3_000)
     policies = [
-        calibrate(logits, labels, program="litert/float32", limit=limit)
+        certified(logits, labels, program="litert/float32", limit=limit)
         for limit in (0.005, 0.01, 0.02, 0.05)
     ]
     exits = [choose_exits(policy, logits) for policy in policies]
@@ -225,7 +242,7 @@ def test_a_stricter_limit_never_lets_more_out(rng: np.random.Generator) -> None:
 def test_more_confidence_never_lets_more_out(rng: np.random.Generator) -> None:
     logits, labels = network(rng, 3_000)
     shares = [
-        early_share(calibrate(logits, labels, program="litert/float32", confidence=confidence))
+        early_share(certified(logits, labels, program="litert/float32", confidence=confidence))
         for confidence in (0.5, 0.9, 0.99)
     ]
     assert shares == sorted(shares, reverse=True)
@@ -234,8 +251,8 @@ def test_more_confidence_never_lets_more_out(rng: np.random.Generator) -> None:
 def test_the_names_of_classes_do_not_matter(rng: np.random.Generator) -> None:
     logits, labels = network(rng, 1_500)
     order = rng.permutation(CLASSES)
-    one = calibrate(logits, labels, program="litert/float32")
-    other = calibrate(logits[..., order], np.argsort(order)[labels], program="litert/float32")
+    one = certified(logits, labels, program="litert/float32")
+    other = certified(logits[..., order], np.argsort(order)[labels], program="litert/float32")
     assert one.exit_counts == other.exit_counts
     np.testing.assert_allclose(one.thresholds, other.thresholds, rtol=1e-6)
     np.testing.assert_allclose(one.temperatures, other.temperatures, rtol=1e-6)
@@ -245,18 +262,18 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another_split(
     rng: np.random.Generator,
 ) -> None:
     logits, labels = network(rng, 1_500)
-    first = calibrate(logits, labels, program="litert/float32", seed=3)
-    assert first == calibrate(logits, labels, program="litert/float32", seed=3)
-    other = calibrate(logits, labels, program="litert/float32", seed=4)
+    first = certified(logits, labels, program="litert/float32", seed=3)
+    assert first == certified(logits, labels, program="litert/float32", seed=3)
+    other = certified(logits, labels, program="litert/float32", seed=4)
     assert first.temperatures != other.temperatures
     assert the(first).data_sha256 == the(other).data_sha256
 
 
 def test_the_fingerprint_changes_with_the_data(rng: np.random.Generator) -> None:
     logits, labels = network(rng, 1_500)
-    first = calibrate(logits, labels, program="litert/float32")
+    first = certified(logits, labels, program="litert/float32")
     logits[0, 0, 0] += 1
-    assert the(calibrate(logits, labels, program="litert/float32")).data_sha256 != (
+    assert the(certified(logits, labels, program="litert/float32")).data_sha256 != (
         the(first).data_sha256
     )
 
@@ -266,7 +283,7 @@ def test_exits_that_know_nothing_are_all_disabled(rng: np.random.Generator) -> N
     # Sure of itself, and wrong on every second image, whatever its signal.
     wrong = np.where(rng.random(1_500) < 0.5, labels, (labels + 1) % CLASSES)
     logits[0] = 20 * np.eye(CLASSES, dtype=np.float32)[wrong]
-    policy = calibrate(logits, labels, program="litert/float32")
+    policy = certified(logits, labels, program="litert/float32")
     assert policy.enabled == (False, True)
     assert policy.exit_shares == (0.0, 1.0)
     assert (the(policy).observed, the(policy).upper_bound) == (0.0, 0.0)
@@ -275,8 +292,8 @@ def test_exits_that_know_nothing_are_all_disabled(rng: np.random.Generator) -> N
 
 def test_one_exit_has_nothing_to_choose(rng: np.random.Generator) -> None:
     logits, labels = network(rng, 1_500, strength=(5.0,))
-    policy = calibrate(logits, labels, program="litert/float32")
-    assert (policy.temperatures, policy.thresholds, policy.enabled) == ((1.0,), (0.0,), (True,))
+    policy = certified(logits, labels, program="litert/float32")
+    assert (policy.thresholds, policy.enabled) == ((0.0,), (True,))
 
 
 def test_against_the_float_network_its_loss_counts_too(rng: np.random.Generator) -> None:
@@ -284,8 +301,8 @@ def test_against_the_float_network_its_loss_counts_too(rng: np.random.Generator)
     better = logits[-1].copy()
     rescued = rng.random(4_000) < 0.1
     better[rescued] = 20 * np.eye(CLASSES, dtype=np.float32)[labels[rescued]]
-    own = calibrate(logits, labels, program="litert/int8", limit=0.02)
-    against_float = calibrate(
+    own = certified(logits, labels, program="litert/int8", limit=0.02)
+    against_float = certified(
         logits,
         labels,
         program="litert/int8",
@@ -300,8 +317,8 @@ def test_against_the_float_network_its_loss_counts_too(rng: np.random.Generator)
 
 def test_the_same_float_network_costs_nothing(rng: np.random.Generator) -> None:
     logits, labels = network(rng, 2_000)
-    own = calibrate(logits, labels, program="litert/int8")
-    against_float = calibrate(
+    own = certified(logits, labels, program="litert/int8")
+    against_float = certified(
         logits, labels, program="litert/int8", reference="float", reference_logits=logits[-1]
     )
     assert own.thresholds == against_float.thresholds
@@ -312,8 +329,10 @@ def test_a_program_that_lost_too_much_already_is_refused_with_what_it_lost(
 ) -> None:
     logits, labels = network(rng, 2_000)
     perfect = np.eye(CLASSES, dtype=np.float32)[labels]
-    with pytest.raises(CalibrationError, match=r"below the float network.*raise it"):
-        calibrate(
+    with pytest.raises(
+        CalibrationError, match=r"accuracy_drop of 1.00%.*itself, accuracy_drop of \d"
+    ):
+        certified(
             logits, labels, program="litert/int8", reference="float", reference_logits=perfect
         )
 
@@ -321,7 +340,7 @@ def test_a_program_that_lost_too_much_already_is_refused_with_what_it_lost(
 def test_too_few_images_are_told_how_many_it_takes(rng: np.random.Generator) -> None:
     logits, labels = network(rng, 500)
     with pytest.raises(TooFewImagesError, match="350 for the certificate") as caught:
-        calibrate(logits, labels, program="litert/float32")
+        certified(logits, labels, program="litert/float32")
     assert caught.value.got == 350
     assert caught.value.needed == minimum_samples(0.01, 0.95)
 
@@ -330,18 +349,20 @@ def test_the_number_it_takes_is_enough(rng: np.random.Generator) -> None:
     logits, labels = network(rng, 500, strength=(9.0, 9.0))
     logits[0] = logits[1]
     with pytest.raises(TooFewImagesError) as caught:
-        calibrate(logits[:, :9], labels[:9], program="litert/float32", limit=0.02)
+        certified(logits[:, :9], labels[:9], program="litert/float32", limit=0.02)
     total = math.ceil(caught.value.needed / 0.7) + 1
-    policy = calibrate(logits[:, :total], labels[:total], program="litert/float32", limit=0.02)
+    policy = certified(logits[:, :total], labels[:total], program="litert/float32", limit=0.02)
     assert early_share(policy) > 0
 
 
 @pytest.mark.parametrize("images", [0, 1, 567])
 def test_images_can_be_counted_before_there_are_logits(images: int) -> None:
+    promises = Promises(accuracy_drop=0.01)
     with pytest.raises(TooFewImagesError, match=r"at least 398 \(568 images in all\)"):
-        split_images(images, limit=0.01, confidence=0.95)
-    fit, held_out = split_images(568, limit=0.01, confidence=0.95, seed=2)
-    assert sorted([*fit, *held_out]) == list(range(568))
+        split_images(images, promises)
+    assert images_needed(promises) == 568
+    parts = split_images(568, promises, seed=2)
+    assert sorted([*parts.fit, *parts.certify]) == list(range(568))
 
 
 @pytest.mark.parametrize(("limit", "confidence"), [(0.0, 0.95), (0.01, 1.0), (2.0, 0.5)])
@@ -350,11 +371,13 @@ def test_a_promise_that_no_number_of_images_keeps_is_refused(
 ) -> None:
     with pytest.raises(CalibrationError, match="above 0 and below 1"):
         minimum_samples(limit, confidence)
+    with pytest.raises(CalibrationError, match="above 0 and below 1"):
+        Promises(accuracy_drop=limit, confidence=confidence)
 
 
 def test_no_images_at_all() -> None:
     with pytest.raises(TooFewImagesError, match="got 0 images"):
-        calibrate(np.empty((2, 0, 3)), np.empty(0, dtype=np.int64), program="litert/float32")
+        certified(np.empty((2, 0, 3)), np.empty(0, dtype=np.int64), program="litert/float32")
 
 
 LOGITS = np.zeros((2, 6, 3), dtype=np.float32)
@@ -373,9 +396,9 @@ LABELS = np.zeros(6, dtype=np.int64)
         ({"labels": LABELS.astype(float)}, ShapeError, "float64"),
         ({"labels": LABELS + 3}, DataError, "between 0 and 2.*3 to 3"),
         ({"labels": LABELS - 1}, DataError, "between 0 and 2"),
-        ({"limit": 0.0}, CalibrationError, "limit"),
-        ({"limit": 1.0}, CalibrationError, "limit"),
-        ({"limit": float("nan")}, CalibrationError, "limit"),
+        ({"limit": 0.0}, CalibrationError, "accuracy_drop"),
+        ({"limit": 1.0}, CalibrationError, "accuracy_drop"),
+        ({"limit": float("nan")}, CalibrationError, "accuracy_drop"),
         ({"confidence": 1.0}, CalibrationError, "confidence"),
         ({"fit_fraction": 0.0}, CalibrationError, "fit_fraction"),
         ({"signal": "energy"}, CalibrationError, "margin"),
@@ -394,5 +417,5 @@ def test_bad_input_is_named_in_one_sentence(
 ) -> None:
     arguments: dict[str, Any] = {"logits": LOGITS, "labels": LABELS, "program": "litert/float32"}
     with pytest.raises(error, match=message) as caught:
-        calibrate(**(arguments | change))
+        certified(**(arguments | change))
     assert "\n" not in str(caught.value)

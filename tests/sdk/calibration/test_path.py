@@ -33,7 +33,7 @@ def test_no_image_leaves_later_further_along_the_path(fit: np.ndarray, others: n
 @given(SIGNALS)
 def test_thresholds_fall_and_are_float32_between_0_and_1(fit: np.ndarray) -> None:
     thresholds = candidate_path(fit).thresholds
-    assert (np.diff(thresholds) <= 0).all()
+    assert (np.diff(thresholds, axis=0) <= 0).all()
     assert (thresholds == thresholds.astype(np.float32)).all()
     assert ((thresholds >= 0) & (thresholds <= 1)).all()
 
@@ -62,12 +62,12 @@ def test_saturated_signals_are_let_out_below_1(rng: np.random.Generator) -> None
     fit = np.where(rng.random((1, 100)) < 0.9, 1.0, 0.9)
     path = candidate_path(fit)
     assert path.enabled[:, 0].tolist() == [False, True, True]
-    assert 0.9 < path.thresholds[1] < 1.0
+    assert 0.9 < path.thresholds[1, 0] < 1.0
 
 
 def test_one_signal_for_all_leaves_two_candidates() -> None:
     path = candidate_path(np.full((2, 30), 0.25))
-    assert path.thresholds.tolist() == [1.0, 0.0]
+    assert path.thresholds.tolist() == [[1.0, 1.0], [0.0, 0.0]]
     assert path.enabled.tolist() == [[False, False], [True, False]]
 
 
@@ -83,7 +83,7 @@ def test_candidates_exit_as_the_runtime_rule_says(rng: np.random.Generator) -> N
     signals = np.stack(
         [signal_values(probabilities(logits[s], temperatures[s]), "margin") for s in range(3)]
     )
-    path = CandidatePath(thresholds=np.array([0.5]), enabled=np.array([[True, False, True]]))
+    path = CandidatePath(thresholds=np.full((1, 3), 0.5), enabled=np.array([[True, False, True]]))
     policy = Policy(
         name="default",
         program="litert/float32",

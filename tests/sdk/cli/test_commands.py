@@ -189,7 +189,10 @@ class TestCalibrate:
         ran = offramp("calibrate", bundle.path, photos, *LOOSE, "--seed", "4", "--json")
         assert (ran.code, ran.err) == (0, "")
         written = Bundle.open(bundle.path).manifest.policies
-        assert json.loads(msgspec.json.encode(written)) == ran.json
+        assert [report["feasible"] for report in ran.json] == [True, True]
+        for policy, report in zip(written, ran.json, strict=True):
+            expected = json.loads(msgspec.json.encode(policy)) | {"vector_exits": []}
+            assert report["policy"] == expected
         assert [policy.program for policy in written] == ["litert/float32", "litert/int8"]
         for policy in written:
             (certificate,) = policy.certificates
@@ -210,8 +213,9 @@ class TestCalibrate:
                 *("--policy-name", name, "--signal", "margin"),
             )
             assert ran.code == 0
-            assert "drop at most" in ran.out
+            assert "drop of accuracy" in ran.out
             assert "80 % confidence" in ran.out
+            assert ran.out.startswith("120 images; to promise this takes 8 at the very least")
         written = Bundle.open(bundle.path).manifest.policies
         assert [(policy.name, policy.signal) for policy in written] == [
             ("saver", "margin"),
@@ -226,9 +230,9 @@ class TestCalibrate:
             *("--reference", "float", "--json"),
         )
         assert ran.code == 0
-        (policy,) = ran.json
-        assert policy["program"] == "litert/int8"
-        assert policy["certificates"][0]["reference"] == "float"
+        (report,) = ran.json
+        assert report["program"] == "litert/int8"
+        assert report["policy"]["certificates"][0]["reference"] == "float"
 
     def test_no_early_exit_is_said_plainly(
         self, offramp: Callable[..., Any], bundle: Bundle, photos: Path
@@ -243,6 +247,66 @@ class TestCalibrate:
         ]
         assert disabled
         assert ran.out.count("so all are disabled") == len(disabled)
+
+    def test_promises_about_time_take_a_measurement(
+        self, offramp: Callable[..., Any], bundle: Bundle, photos: Path, tmp_path: Path
+    ) -> None:
+        arguments = ("calibrate", bundle.path, photos, "--program", "litert/int8", "--json")
+        wanted = ("--mean-ms", "1000", "--tail-ms", "1000", "--quantile", "0.9")
+        ran = offramp(*arguments, *wanted)
+        assert ran.code == 2
+        assert "offramp profile --save" in ran.err
+        profile = ("profile", bundle.path, "--program", "litert/int8", "--runs", "100")
+        measured = offramp(*profile, "--json")
+        (tmp_path / "latency.json").write_text(measured.out)
+        assert offramp(*arguments, *wanted, "--latency", tmp_path / "latency.json").code == 0
+        assert offramp(*profile, "--save").code == 0
+        ran = offramp(*arguments, *wanted)
+        assert ran.code == 0
+        kinds = [one["kind"] for one in ran.json[0]["policy"]["certificates"]]
+        assert kinds == ["mean_latency", "tail_latency"]
+        assert ran.json[0]["policy"]["certificates"][0]["device"]["processor"]
+
+    def test_what_cannot_be_kept_is_said_and_not_written(
+        self, offramp: Callable[..., Any], bundle: Bundle, photos: Path, tmp_path: Path
+    ) -> None:
+        np.save(tmp_path / "times.npy", np.array([1.0, 1.0, 1.0])[:, None])
+        ran = offramp(
+            *("calibrate", bundle.path, photos, *LOOSE, "--mean-ms", "0.5"),
+            *("--latency", tmp_path / "times.npy"),
+        )
+        assert ran.code == 1
+        assert ran.out.count("Not written: no policy of") == 2
+        assert "The nearest that could be: with accuracy_drop kept, mean_ms of" in ran.out
+        assert Bundle.open(bundle.path).manifest.policies == ()
+
+    def test_images_of_unknown_class_will_do_for_some(
+        self, offramp: Callable[..., Any], bundle: Bundle, photos: Path
+    ) -> None:
+        arguments = ("calibrate", bundle.path, photos, "--unlabelled", "--confidence", "0.8")
+        assert "without labels" in offramp(*arguments, "--limit", "0.3").err
+        ran = offramp(*arguments, "--disagreement", "0.3")
+        assert ran.code == 0
+        assert "answers at most 30 % of the images unlike its own last exit" in ran.out
+
+    def test_logits_that_were_saved_will_do(
+        self, offramp: Callable[..., Any], bundle: Bundle, tmp_path: Path
+    ) -> None:
+        rng = np.random.default_rng(0)
+        np.save(tmp_path / "z.npy", rng.normal(size=(3, 200, 5)).astype(np.float32))
+        np.save(tmp_path / "y.npy", rng.integers(0, 5, 200))
+        arguments = ("calibrate", bundle.path, "--logits", tmp_path / "z.npy", *LOOSE)
+        assert "say which with --program" in offramp(*arguments).err
+        of_int8 = (*arguments, "--program", "litert/int8")
+        assert "without labels" in offramp(*of_int8).err
+        ran = offramp(*of_int8, "--labels", tmp_path / "y.npy", "--json")
+        assert ran.code == 0
+        (policy,) = Bundle.open(bundle.path).manifest.policies
+        assert policy.program == "litert/int8"
+        (tmp_path / "bad.npy").write_bytes(b"nothing")
+        ran = offramp(*of_int8, "--labels", tmp_path / "bad.npy")
+        assert (ran.code, "give a .npy file" in ran.err) == (2, True)
+        assert "either DATA_FOLDER or --logits" in offramp("calibrate", bundle.path).err
 
     def test_too_few_images_are_told_before_anything_runs(
         self, offramp: Callable[..., Any], bundle: Bundle, photos: Path
@@ -262,7 +326,7 @@ class TestCalibrate:
             ((packed, photos, *LOOSE), "unpack"),
             ((bundle.path, tmp_path / "nowhere"), "nowhere"),
             ((bundle.path, tmp_path / "odd"), "zebra"),
-            ((bundle.path, photos, "--limit", "0"), "limit"),
+            ((bundle.path, photos, "--limit", "0"), "accuracy_drop"),
             ((bundle.path, photos, *LOOSE, "--program", "coreml/float16"), "coreml/float16"),
         ):
             ran = offramp("calibrate", *arguments)
@@ -298,6 +362,43 @@ class TestInspect:
 
 
 class TestVerify:
+    def test_certificates_are_checked_on_new_images(
+        self, offramp: Callable[..., Any], bundle: Bundle, photos: Path
+    ) -> None:
+        offramp("calibrate", bundle.path, photos, *LOOSE, "--disagreement", "0.4")
+        ran = offramp("verify", bundle.path, "--data", photos)
+        assert ran.code == 0
+        assert ran.out.count("accuracy_drop of at most 30.00% confirmed: 120 images") == 2
+        unlabelled = offramp("verify", bundle.path, "--data", photos, "--unlabelled")
+        assert unlabelled.code == 0
+        assert unlabelled.out.count("not checked: it needs labelled images") == 2
+        strict = ("verify", bundle.path, "--data", photos, "--unlabelled", "--strict", "--json")
+        assert offramp(*strict).code == 1
+
+    def test_a_certificate_that_no_longer_holds(
+        self, offramp: Callable[..., Any], bundle: Bundle, photos: Path
+    ) -> None:
+        offramp("calibrate", bundle.path, photos, "--disagreement", "0.3", "--confidence", "0.8")
+        opened = Bundle.open(bundle.path)
+        for policy in opened.manifest.policies:
+            (certificate,) = policy.certificates
+            lied = msgspec.structs.replace(certificate, limit=0.01, observed=0.0, upper_bound=0.0)
+            eager = msgspec.structs.replace(
+                policy, certificates=(lied,), thresholds=(0.0, 0.0, 0.0), enabled=(True,) * 3
+            )
+            opened = opened.add_policy(eager)
+        ran = offramp("verify", bundle.path, "--data", photos)
+        assert ran.code == 1
+        assert ran.out.count("disagreement of at most 1.00% broken") == 2
+        assert offramp("verify", bundle.path, "--data", photos, "--json").json["ok"] is False
+
+    def test_there_must_be_certificates_to_check(
+        self, offramp: Callable[..., Any], calibrated: Bundle, photos: Path
+    ) -> None:
+        ran = offramp("verify", calibrated.path, "--data", photos)
+        assert (ran.code, "has no certificates" in ran.err) == (2, True)
+        assert "--data" in offramp("verify", calibrated.path, "--strict").err
+
     def test_a_sound_bundle(self, offramp: Callable[..., Any], calibrated: Bundle) -> None:
         ran = offramp("verify", calibrated.path)
         assert (ran.code, ran.err) == (0, "")

@@ -3,6 +3,7 @@
 from offramp.bundle._bundle import Bundle
 from offramp.bundle._manifest import (
     Certificate,
+    CertificateKind,
     FileEntry,
     InputSpec,
     LatencyEntry,
@@ -22,6 +23,7 @@ from offramp.bundle._write import describe_file, pack_bundle, write_bundle
 __all__ = [
     "Bundle",
     "Certificate",
+    "CertificateKind",
     "FileEntry",
     "InputSpec",
     "LatencyEntry",

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 __all__ = [
     "Certificate",
+    "CertificateKind",
     "FileEntry",
     "InputSpec",
     "LatencyEntry",

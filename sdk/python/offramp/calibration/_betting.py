@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from offramp.calibration._binomial import smallest_enough
 from offramp.calibration._inputs import check_fraction
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    Values = NDArray[np.int64] | NDArray[np.float64]
 
 __all__ = ["certifies", "log_wealth", "minimum_samples", "smallest_limit"]
 
@@ -28,63 +31,63 @@ _LARGEST_LOSS = 0.75
 _BISECTIONS = 50
 
 
-def log_wealth(drops: ArrayLike, limit: float, confidence: float) -> NDArray[np.float64]:
+def log_wealth(values: ArrayLike, limit: float, confidence: float) -> NDArray[np.float64]:
     """The logarithm of the wealth after each image, starting from a wealth of one.
 
     The bet on image j is ``min(sqrt(2 ln(1/δ) / (n v)), 0.75 / (1 - limit))``, where ``v`` is the
     variance of the images before j, so that the wealth never falls below a quarter in one step.
 
     Args:
-        drops: ``(..., images)``, each at most 1 (here -1, 0 or 1), in an order fixed beforehand.
+        values: ``(..., images)``, each at most 1, in an order fixed beforehand.
         limit: The mean to be refuted from above, between -1 and 1.
         confidence: ``1 - δ``.
 
     Returns:
         ``(..., images)`` float64.
     """
-    values = np.asarray(drops, dtype=np.float64)
-    images = values.shape[-1]
+    seen = np.asarray(values, dtype=np.float64)
+    images = seen.shape[-1]
     steps = np.arange(1, images + 1)
-    means = np.cumsum(values, axis=-1) / (steps + 1)
-    deviations = (values - means) ** 2
+    means = np.cumsum(seen, axis=-1) / (steps + 1)
+    deviations = (seen - means) ** 2
     variances = (_FIRST_VARIANCE + np.cumsum(deviations, axis=-1)) / (steps + 1)
     # What is known before image j is what was seen up to image j - 1.
     variances = np.concatenate(
-        [np.full((*values.shape[:-1], 1), _FIRST_VARIANCE), variances[..., :-1]], axis=-1
+        [np.full((*seen.shape[:-1], 1), _FIRST_VARIANCE), variances[..., :-1]], axis=-1
     )
     bets = np.minimum(
         np.sqrt(-2.0 * math.log(1.0 - confidence) / (images * variances)),
         _LARGEST_LOSS / (1.0 - limit),
     )
-    result: NDArray[np.float64] = np.cumsum(np.log1p(-bets * (values - limit)), axis=-1)
+    result: NDArray[np.float64] = np.cumsum(np.log1p(-bets * (seen - limit)), axis=-1)
     return result
 
 
-def certifies(drops: NDArray[np.int64], limit: float, confidence: float) -> bool:
-    """Whether the images show a mean drop of at most ``limit``.
+def certifies(values: Values, limit: float, confidence: float) -> bool:
+    """Whether the images show a mean of at most ``limit``.
 
     They do if the wealth reached its goal at any image and their own mean is within the limit.
     The second condition is not needed for the confidence: a wealth won on the first images counts
     whatever follows. It keeps out a promise that its own images contradict.
 
     Args:
-        drops: ``(images,)`` of -1, 0 or 1, in an order fixed beforehand.
-        limit: The largest mean drop allowed, between -1 and 1.
-        confidence: The probability with which a larger drop would not be certified.
+        values: ``(images,)``, each at most 1, in an order fixed beforehand.
+        limit: The largest mean allowed, between -1 and 1.
+        confidence: The probability with which a larger mean would not be certified.
     """
-    if drops.size == 0 or drops.mean() > limit:
+    if values.size == 0 or values.mean() > limit:
         return False
-    return bool(log_wealth(drops, limit, confidence).max() >= -math.log(1.0 - confidence))
+    return bool(log_wealth(values, limit, confidence).max() >= -math.log(1.0 - confidence))
 
 
-def smallest_limit(drops: NDArray[np.int64], limit: float, confidence: float) -> float:
+def smallest_limit(values: Values, limit: float, confidence: float) -> float:
     """The smallest limit that the images certify, given that they certify ``limit``.
 
     A larger limit raises the wealth after every image, so the certified limits are an interval
     and bisection finds its lower end. A negative value is a gain.
 
     Args:
-        drops: As for ``certifies``.
+        values: As for ``certifies``.
         limit: A limit that is certified.
         confidence: As for ``certifies``.
 
@@ -94,7 +97,7 @@ def smallest_limit(drops: NDArray[np.int64], limit: float, confidence: float) ->
     refused, certified = -1.0, limit
     for _ in range(_BISECTIONS):
         middle = (refused + certified) / 2.0
-        if certifies(drops, middle, confidence):
+        if certifies(values, middle, confidence):
             certified = middle
         else:
             refused = middle
@@ -116,16 +119,7 @@ def minimum_samples(limit: float, confidence: float) -> int:
     """
     check_fraction("limit", limit)
     check_fraction("confidence", confidence)
-    refused, enough = 0, 1
-    while not _no_drop_certifies(enough, limit, confidence):
-        refused, enough = enough, enough * 2
-    while enough - refused > 1:
-        middle = (refused + enough) // 2
-        if _no_drop_certifies(middle, limit, confidence):
-            enough = middle
-        else:
-            refused = middle
-    return enough
+    return smallest_enough(lambda images: _no_drop_certifies(images, limit, confidence))
 
 
 def _no_drop_certifies(images: int, limit: float, confidence: float) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from offramp.errors import CalibrationError, DataError, ShapeError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Inputs", "check_fraction", "check_inputs"]
+__all__ = ["Inputs", "Signal", "check_fraction", "check_inputs"]
 
+Signal = Literal["max_probability", "margin", "entropy"]
 _SIGNALS = ("max_probability", "margin", "entropy")
 
 
@@ -24,13 +26,24 @@ class Inputs:
 
     Attributes:
         logits: ``(exits, images, classes)`` float32, finite.
-        labels: ``(images,)`` int64, each a class.
+        labels: ``(images,)`` int64, each a class; ``None`` if they are not known.
         reference: ``(images,)`` int64, the float network's answers, if it is the reference.
     """
 
     logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
     reference: NDArray[np.int64] | None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of shapes and values, the same on every machine."""
+        digest = hashlib.sha256()
+        for array in (self.logits, self.labels, self.reference):
+            if array is None:
+                continue
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            digest.update(f"{little.dtype.str}{little.shape}".encode())
+            digest.update(little.tobytes())
+        return digest.hexdigest()
 
 
 def check_fraction(name: str, value: float) -> None:
@@ -45,7 +58,7 @@ def check_fraction(name: str, value: float) -> None:
 
 def check_inputs(
     logits: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | None,
     *,
     signal: str,
     reference: str,
@@ -56,13 +69,11 @@ def check_inputs(
     Raises:
         ShapeError: An array has the wrong shape or dtype.
         DataError: Logits are not finite, or a label names no class.
-        CalibrationError: The signal or the reference is unknown, or reference logits are given
-            or missing against the reference.
+        CalibrationError: The signal is unknown, or reference logits are given or missing against
+            the reference.
     """
     if signal not in _SIGNALS:
         raise CalibrationError(f"unknown signal {signal!r}; expected one of {', '.join(_SIGNALS)}")
-    if reference not in {"self", "float"}:
-        raise CalibrationError(f"unknown reference {reference!r}; expected 'self' or 'float'")
     if (reference == "float") != (reference_logits is not None):
         given = "none were given" if reference_logits is None else "some were given"
         raise CalibrationError(
@@ -77,6 +88,23 @@ def check_inputs(
             f"got {values.shape}"
         )
     _, images, classes = values.shape
+    named = None if labels is None else _check_labels(labels, images, classes)
+    floating = None
+    if reference_logits is not None:
+        floating = _finite(reference_logits, "reference_logits")
+        if floating.shape != (images, classes):
+            raise ShapeError(
+                f"reference_logits must be ({images}, {classes}), one row per image of the "
+                f"logits, got {floating.shape}"
+            )
+    return Inputs(
+        logits=values,
+        labels=named,
+        reference=None if floating is None else floating.argmax(axis=-1),
+    )
+
+
+def _check_labels(labels: ArrayLike, images: int, classes: int) -> NDArray[np.int64]:
     named = np.asarray(labels)
     if named.shape != (images,) or not np.issubdtype(named.dtype, np.integer):
         raise ShapeError(
@@ -88,19 +116,7 @@ def check_inputs(
             f"labels must lie between 0 and {classes - 1}, the classes of the logits, got "
             f"{named.min()} to {named.max()}"
         )
-    floating = None
-    if reference_logits is not None:
-        floating = _finite(reference_logits, "reference_logits")
-        if floating.shape != (images, classes):
-            raise ShapeError(
-                f"reference_logits must be ({images}, {classes}), one row per image of the "
-                f"logits, got {floating.shape}"
-            )
-    return Inputs(
-        logits=values,
-        labels=named.astype(np.int64),
-        reference=None if floating is None else floating.argmax(axis=-1),
-    )
+    return named.astype(np.int64)
 
 
 def _finite(values: ArrayLike, name: str) -> NDArray[np.float32]:

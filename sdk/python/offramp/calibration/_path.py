@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CandidatePath", "candidate_path"]
+__all__ = ["CandidatePath", "candidate_path", "enable_used", "round_up"]
 
 # Half of the candidates are spread evenly over the images, half with a constant ratio, so that the
 # first steps away from "no early exit" are single images.
@@ -24,13 +24,13 @@ _CANDIDATES = 200
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class CandidatePath:
-    """One threshold shared by all early exits, falling from candidate to candidate.
+    """Thresholds of the early exits, falling from candidate to candidate.
 
     Along the path thresholds never rise and an exit once enabled stays enabled, so no image leaves
     later under a later candidate.
 
     Attributes:
-        thresholds: ``(candidates,)`` float64, each exactly a float32.
+        thresholds: ``(candidates, early exits)`` float64, each exactly a float32.
         enabled: ``(candidates, early exits)`` bool; none is enabled in the first candidate.
     """
 
@@ -54,7 +54,7 @@ class CandidatePath:
 
 
 def candidate_path(signals: NDArray[np.float64]) -> CandidatePath:
-    """Build the path from the signals of the images set aside for it.
+    """Build the path of one threshold shared by all exits, from the images set aside for it.
 
     Thresholds lie halfway between two neighbouring signals that were seen, rounded up to float32:
     an image of this set is then never on the edge, where the last bit of an exponential would
@@ -78,27 +78,44 @@ def candidate_path(signals: NDArray[np.float64]) -> CandidatePath:
             ]
         ).round()
     ).astype(np.int64)
-    thresholds = _round_up(middles[ranks[ranks <= len(middles)] - 1])
+    thresholds = round_up(middles[ranks[ranks <= len(middles)] - 1])
     # Rounding may close the gap to the signal above: then nobody new leaves, and two are one.
     thresholds = np.unique(thresholds)[::-1]
+    shared = np.repeat(thresholds[:, np.newaxis], early, axis=1)
+    return enable_used(shared, np.ones(shared.shape, dtype=np.bool_), signals)
+
+
+def enable_used(
+    thresholds: NDArray[np.float64], allowed: NDArray[np.bool_], signals: NDArray[np.float64]
+) -> CandidatePath:
+    """Put "no early exit" first, and enable each exit from when an image of this set leaves there.
+
+    Args:
+        thresholds: ``(candidates, early exits)`` float64, without that first candidate.
+        allowed: ``(candidates, early exits)`` bool, which exits may be enabled.
+        signals: ``(early exits, images)`` float64.
+    """
+    early = signals.shape[0]
     enabled = np.zeros((len(thresholds) + 1, early), dtype=np.bool_)
-    for candidate, threshold in enumerate(thresholds, start=1):
-        everywhere = _exits(signals, threshold, np.ones(early, dtype=np.bool_))
-        used = np.bincount(everywhere, minlength=early + 1)[:early] > 0
+    for candidate, (levels, may) in enumerate(zip(thresholds, allowed, strict=True), start=1):
+        used = np.bincount(_exits(signals, levels, may), minlength=early + 1)[:early] > 0
         enabled[candidate] = enabled[candidate - 1] | used
-    return CandidatePath(thresholds=np.append(1.0, thresholds), enabled=enabled)
+    return CandidatePath(
+        thresholds=np.concatenate([np.ones((1, early)), thresholds]), enabled=enabled
+    )
 
 
 def _exits(
-    signals: NDArray[np.float64], threshold: float, enabled: NDArray[np.bool_]
+    signals: NDArray[np.float64], thresholds: NDArray[np.float64], enabled: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    answering = (signals >= threshold) & enabled[:, np.newaxis]
+    answering = (signals >= thresholds[:, np.newaxis]) & enabled[:, np.newaxis]
     last = np.ones((1, signals.shape[1]), dtype=np.bool_)
     result: NDArray[np.int64] = np.concatenate([answering, last]).argmax(axis=0)
     return result
 
 
-def _round_up(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def round_up(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each value as a float32 that is not below it, held as float64."""
     rounded = values.astype(np.float32)
     above = np.nextafter(rounded, np.float32(2.0))
     return np.where(rounded < values, above, rounded).astype(np.float64)

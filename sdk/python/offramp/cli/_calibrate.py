@@ -1,158 +1,232 @@
 """``offramp calibrate``."""
 
-# ruff: noqa: TC001 - typer reads the annotations at run time
+# ruff: noqa: TC001, TC003 - typer reads the annotations at run time
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from offramp.cli import console
-from offramp.cli._options import (
-    BundleArgument,
-    DataArgument,
-    JsonOption,
-    ProgramsOption,
-    ThreadsOption,
-)
+from offramp.cli._calibration_report import render
+from offramp.cli._options import BundleArgument, JsonOption, ProgramsOption, ThreadsOption
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from offramp.bundle import Bundle, Certificate, Policy
+    from offramp.bundle import Bundle
+    from offramp.calibration import Promises
 
 __all__ = ["calibrate"]
 
 _FLOAT = "litert/float32"
+_PROMISES = "Promises (without any: --limit 0.01)"
+_SOURCES = "Images, or what was measured before"
+
+
+def _promise(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel=_PROMISES, show_default=False)
+
+
+def _source(text: str, metavar: str) -> Any:
+    return typer.Option(help=text, metavar=metavar, rich_help_panel=_SOURCES, show_default=False)
 
 
 def calibrate(
     bundle: BundleArgument,
-    data_folder: DataArgument,
+    data_folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DATA_FOLDER]",
+            help="Images, in one sub-folder per class named after its label.",
+            show_default=False,
+        ),
+    ] = None,
     program: ProgramsOption = None,
     limit: Annotated[
-        float, typer.Option(help="Largest drop of accuracy, as a fraction: 0.01 is one point.")
-    ] = 0.01,
-    confidence: Annotated[float, typer.Option(help="Probability that the promise is kept.")] = 0.95,
+        float | None,
+        _promise("Largest drop of accuracy, as a fraction: 0.01 is one point."),
+    ] = None,
+    early_exit_limit: Annotated[
+        float | None, _promise("The same among the images that leave early.")
+    ] = None,
+    class_limit: Annotated[float | None, _promise("The same in every single class.")] = None,
+    disagreement: Annotated[
+        float | None,
+        _promise("Largest share of images answered unlike the reference; needs no labels."),
+    ] = None,
+    mean_ms: Annotated[
+        float | None, _promise("Largest mean latency of the stages, in milliseconds.")
+    ] = None,
+    tail_ms: Annotated[
+        float | None, _promise("Largest latency of all images but a few, in milliseconds.")
+    ] = None,
+    quantile: Annotated[
+        float,
+        typer.Option(help="All but how few: for --tail-ms.", rich_help_panel=_PROMISES),
+    ] = 0.99,
+    cap: Annotated[
+        Literal["hard", "soft"],
+        typer.Option(
+            help="For --tail-ms: stages that could be late never run, or run for a few images.",
+            rich_help_panel=_PROMISES,
+        ),
+    ] = "hard",
+    selective_error: Annotated[
+        float | None,
+        _promise("Largest share of wrong answers among those given; unsure ones are withheld."),
+    ] = None,
+    confidence: Annotated[
+        float,
+        typer.Option(help="Probability that all promises hold.", rich_help_panel=_PROMISES),
+    ] = 0.95,
+    reference: Annotated[
+        Literal["self", "float"],
+        typer.Option(
+            help="Count drops from the program's own last exit, or from that of "
+            f"{_FLOAT} in the same bundle.",
+            rich_help_panel=_PROMISES,
+        ),
+    ] = "self",
     signal: Annotated[
         Literal["max_probability", "margin", "entropy"],
         typer.Option(help="What is compared with the threshold."),
     ] = "max_probability",
-    reference: Annotated[
-        Literal["self", "float"],
+    path: Annotated[
+        Literal["shared", "cost_aware"],
         typer.Option(
-            help="Count the drop from the program's own last exit, or from that of "
-            f"{_FLOAT} in the same bundle."
+            help="One threshold for all exits, or one price per millisecond saved.",
         ),
-    ] = "self",
+    ] = "shared",
     policy_name: Annotated[
         str, typer.Option("--policy-name", help="The name that predict --policy takes.")
     ] = "default",
+    unlabelled: Annotated[
+        bool,
+        typer.Option(
+            "--unlabelled",
+            help="DATA_FOLDER holds images of unknown class; for --disagreement and latencies.",
+            rich_help_panel=_SOURCES,
+        ),
+    ] = False,
+    logits: Annotated[
+        Path | None, _source("(exits, images, classes) instead of DATA_FOLDER.", "Z.npy")
+    ] = None,
+    labels: Annotated[Path | None, _source("(images,), for --logits.", "Y.npy")] = None,
+    reference_logits: Annotated[
+        Path | None,
+        _source("(images, classes), for --logits with --reference float.", "F.npy"),
+    ] = None,
+    latency: Annotated[
+        Path | None,
+        _source(
+            "What `offramp profile --json` printed, or a .npy of (stages, runs); without it the "
+            "bundle's measurement.",
+            "FILE",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the test's order.")] = 0,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose when to stop, with a certificate, and write it into the bundle.
+    """Choose when to stop, with certificates, and write it into the bundle.
 
     Runs the exported programs themselves on images that were not used for training or selection.
+    Exits with 1 if a program cannot keep all promises together; nothing is relaxed.
     """
     from offramp import calibration
     from offramp.bundle import Bundle
-    from offramp.errors import BundleError
-    from offramp.images import LabelledFolder
+    from offramp.cli._calibration_data import Folder, load_array, pick_latency, run_program
+    from offramp.errors import BundleError, DataError
 
+    others = (early_exit_limit, class_limit, disagreement, mean_ms, tail_ms, selective_error)
+    if limit is None and all(other is None for other in others):
+        limit = 0.01
+    promises = calibration.Promises(
+        accuracy_drop=limit,
+        early_exit_drop=early_exit_limit,
+        class_drop=class_limit,
+        disagreement=disagreement,
+        mean_ms=mean_ms,
+        tail_ms=tail_ms,
+        quantile=quantile,
+        cap=cap,
+        selective_error=selective_error,
+        reference=reference,
+        confidence=confidence,
+    )
     opened = Bundle.open(bundle)
     if not opened.path.is_dir():
         raise BundleError(f"{bundle} is a zip; unpack it into a folder to write a policy into it")
-    known = [entry.name for entry in opened.manifest.programs if entry.runtime == "litert"]
-    names = list(dict.fromkeys(program or known))
-    if not names:
-        raise BundleError(f"{bundle} has no LiteRT program; only those can be calibrated here")
-    needed = names if reference == "self" else list(dict.fromkeys([_FLOAT, *names]))
-    for name in needed:
-        opened.program(name)
-    folder = LabelledFolder.open(data_folder, opened.manifest.labels)
-    # Minutes of running programs are not spent on a promise that so few images cannot carry.
-    calibration.split_images(len(folder.paths), limit=limit, confidence=confidence)
-    with console.progress("Reading images", len(folder.paths)) as report:
-        images = folder.load(opened.manifest.input, report)
-    logits = {name: _run(opened, name, images, threads) for name in needed}
-    policies = [
+    names = _programs(opened, program)
+    if (data_folder is None) == (logits is None):
+        raise DataError("give either DATA_FOLDER or --logits")
+    if logits is not None and len(names) != 1:
+        raise DataError("--logits are of one program; say which with --program")
+    needs_latency = bool(promises.needing_latency) or path == "cost_aware"
+    times = {name: pick_latency(opened, name, latency) for name in names if needs_latency}
+    of_program: dict[str, NDArray[Any]] = {}
+    beside = None
+    if logits is not None:
+        of_program[names[0]] = load_array(logits)
+        truth = None if labels is None else load_array(labels)
+        beside = None if reference_logits is None else load_array(reference_logits)
+        _announce(promises, opened, of_program[names[0]].shape[1:2], quiet=as_json)
+    else:
+        assert data_folder is not None
+        needed = names if reference == "self" else list(dict.fromkeys([_FLOAT, *names]))
+        for name in needed:
+            opened.program(name)
+        folder = Folder.open(data_folder, opened.manifest.labels, labelled=not unlabelled)
+        truth = folder.labels
+        # Minutes of running programs are not spent on a promise that so few images cannot carry.
+        _announce(promises, opened, (len(folder.paths),), quiet=as_json)
+        images = folder.load(opened.manifest.input)
+        of_program = {name: run_program(opened, name, images, threads) for name in needed}
+        beside = None if reference == "self" else of_program[_FLOAT][-1]
+    reports = [
         calibration.calibrate(
-            logits[name],
-            folder.labels,
+            of_program[name],
+            truth,
             program=name,
-            limit=limit,
-            confidence=confidence,
+            promises=promises,
+            latency=times.get(name),
             signal=signal,
-            reference=reference,
-            reference_logits=None if reference == "self" else logits[_FLOAT][-1],
+            path=path,
+            reference_logits=beside,
             seed=seed,
             name=policy_name,
         )
         for name in names
     ]
-    for policy in policies:
-        opened = opened.add_policy(policy)
-    written = [opened.policy(name, policy_name) for name in names]
-    console.emit(as_json, written, lambda: _render(written))
+    for report in reports:
+        if report.policy is not None:
+            opened = opened.add_policy(report.policy)
+    console.emit(as_json, reports, lambda: render(reports, opened.manifest.labels))
+    if not all(report.feasible for report in reports):
+        raise typer.Exit(1)
 
 
-def _run(bundle: Bundle, name: str, images: NDArray[Any], threads: int) -> NDArray[Any]:
-    from offramp.profiling import collect_logits
-    from offramp.runtimes import open_runtime
+def _programs(bundle: Bundle, asked: list[str] | None) -> list[str]:
+    from offramp.errors import BundleError
 
-    with (
-        open_runtime(bundle, name, threads=threads) as runtime,
-        console.progress(f"Running {name}", len(images)) as report,
-    ):
-        return collect_logits(runtime, images, report)
-
-
-def _render(policies: list[Policy]) -> None:
-    console.table(
-        (
-            "program",
-            "policy",
-            "images per exit",
-            "accuracy",
-            "drop seen",
-            "of those early",
-            "drop at most",
-        ),
-        [
-            (
-                policy.program,
-                policy.name,
-                " ".join(f"{share:.1%}" for share in policy.exit_shares),
-                "-" if policy.accuracy is None else f"{policy.accuracy:.2%}",
-                f"{certificate.observed:.2%}",
-                _among_early(policy, certificate),
-                f"{certificate.limit:.2%}",
-            )
-            for policy in policies
-            for certificate in policy.certificates
-        ],
-    )
-    for policy in policies:
-        for certificate in policy.certificates:
-            if not any(policy.enabled[:-1]):
-                print(
-                    f"No early exit of {policy.program} could be certified to cost at most "
-                    f"{certificate.limit:.2%} at {certificate.confidence:.1%} confidence with "
-                    f"{certificate.images_certified} images, so all are disabled: give more "
-                    "images, or raise the limit."
-                )
-            print(certificate.claim)
+    known = [entry.name for entry in bundle.manifest.programs if entry.runtime == "litert"]
+    names = list(dict.fromkeys(asked or known))
+    if not names:
+        raise BundleError(f"{bundle.path} has no LiteRT program; only those can be calibrated here")
+    for name in names:
+        bundle.program(name)
+    return names
 
 
-def _among_early(policy: Policy, certificate: Certificate) -> str:
-    """The drop among the images that left early, where all of it happens.
+def _announce(promises: Promises, bundle: Bundle, images: tuple[int, ...], *, quiet: bool) -> None:
+    """Say how many images it takes, and stop here if there are fewer."""
+    from offramp.calibration import images_needed, split_images
 
-    Not certified, and several times the mean over all images when few leave. Against the float
-    network the images that did not leave early lose something too, so it is not known.
-    """
-    early = sum(policy.exit_shares[:-1])
-    if early == 0 or certificate.reference != "self":
-        return "-"
-    return f"{certificate.observed / early:.2%}"
+    count = images[0] if images else 0
+    classes = len(bundle.manifest.labels)
+    split_images(count, promises, classes=classes)
+    if not quiet:
+        needed = images_needed(promises, classes=classes)
+        print(f"{count} images; to promise this takes {needed} at the very least.", flush=True)

@@ -1,36 +1,99 @@
 """``offramp verify``."""
 
-# ruff: noqa: TC001 - typer reads the annotations at run time
+# ruff: noqa: TC001, TC003 - typer reads the annotations at run time
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offramp.cli import console
+from offramp.cli._calibration_report import amount
 from offramp.cli._options import BundleArgument, JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from offramp.verification import ProgramCheck, VerificationReport
+    from collections.abc import Sequence
+
+    from offramp.bundle import Bundle
+    from offramp.calibration import CertificateCheck
+    from offramp.verification import PolicyRecheck, ProgramCheck, VerificationReport
 
 __all__ = ["verify"]
 
 
-def verify(bundle: BundleArgument, threads: ThreadsOption = 1, as_json: JsonOption = False) -> None:
+def verify(
+    bundle: BundleArgument,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DATA_FOLDER",
+            help="New images, in one sub-folder per class: check every certificate on them, too.",
+            show_default=False,
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        bool,
+        typer.Option("--unlabelled", help="The images are of unknown class."),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Fail, too, if the images are too few to confirm a certificate."
+        ),
+    ] = False,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
     """Check that a bundle's programs answer here as they did where it was made.
 
-    Compares hashes, then logits, answers and exits on the bundle's own test images.
+    Compares hashes, then logits, answers and exits on the bundle's own test images. With --data
+    also whether its certificates still hold, and exits with 1 if one does not.
     """
     from offramp.bundle import Bundle
+    from offramp.errors import DataError
     from offramp.verification import verify as verify_bundle
 
+    if data is None and (unlabelled or strict):
+        raise DataError("--unlabelled and --strict are about new images; give some with --data")
     opened = Bundle.open(bundle)
     with console.progress("Running the test images") as progress:
         report = verify_bundle(opened, threads=threads, progress=progress)
-    data = {"ok": report.ok, "programs": report.programs, "not_run": report.not_run}
-    console.emit(as_json, data, lambda: _render(report))
-    if not report.ok:
+    rechecks: tuple[PolicyRecheck, ...] = ()
+    if data is not None:
+        rechecks = _recheck(opened, data, labelled=not unlabelled, threads=threads)
+    held = not any(one.broken or (strict and not one.confirmed) for one in rechecks)
+    summary = {
+        "ok": report.ok and held,
+        "programs": report.programs,
+        "not_run": report.not_run,
+        "certificates": rechecks,
+    }
+
+    def render() -> None:
+        _render(report)
+        if data is not None:
+            _render_certificates(rechecks)
+
+    console.emit(as_json, summary, render)
+    if not (report.ok and held):
         raise typer.Exit(1)
+
+
+def _recheck(
+    bundle: Bundle, folder: Path, *, labelled: bool, threads: int
+) -> tuple[PolicyRecheck, ...]:
+    from offramp.cli._calibration_data import Folder
+    from offramp.errors import BundleError
+    from offramp.verification import verify_certificates
+
+    if not any(policy.certificates for policy in bundle.manifest.policies):
+        raise BundleError(f"{bundle.path} has no certificates; make one with `offramp calibrate`")
+    found = Folder.open(folder, bundle.manifest.labels, labelled=labelled)
+    images = found.load(bundle.manifest.input)
+    with console.progress("Running the new images") as progress:
+        return verify_certificates(bundle, images, found.labels, threads=threads, progress=progress)
 
 
 def _render(report: VerificationReport) -> None:
@@ -40,6 +103,23 @@ def _render(report: VerificationReport) -> None:
         print(f"{skipped.program}: not run: {skipped.reason}")
     if not report.programs:
         print("failed: nothing could be run, so nothing is known")
+
+
+def _render_certificates(rechecks: Sequence[PolicyRecheck]) -> None:
+    for one in rechecks:
+        for check in one.checks:
+            print(f"{one.program} policy {one.policy}: {check.kind} {_told(check)}")
+
+
+def _told(check: CertificateCheck) -> str:
+    if check.verdict == "not checked":
+        return f"not checked: {check.reason}"
+    kind = "share" if check.kind == "tail_latency" else check.kind
+    text = (
+        f"of at most {amount(kind, check.limit)} {check.verdict}: {check.images} images, seen "
+        f"{amount(kind, check.observed)}, certified {amount(kind, check.upper_bound)}"
+    )
+    return f"{text} ({check.reason})" if check.reason else text
 
 
 def _verdict(check: ProgramCheck) -> str:
