@@ -28,7 +28,7 @@ from cifar10 import CACHE, Cifar10Network, cifar10_network
 from offramp import DynamicClassifier, Latency
 from offramp._files import write_atomically
 from offramp.bundle import Bundle, LatencyEntry, Policy
-from offramp.calibration import calibrate
+from offramp.calibration import Promises, calibrate
 from offramp.governor import GovernedClassifier
 from offramp.profiling import device_record, measure_stages
 from offramp.runtimes import open_runtime
@@ -165,7 +165,13 @@ def prepare(network: Cifar10Network, program: str, folder: Path) -> Bundle:
     logits, labels = network.logits[program][:, :half], network.labels[:half]
     bundle = network.bundle
     policies: list[Policy] = [
-        calibrate(logits, labels, program=program, limit=limit, name=name)
+        calibrate(
+            logits,
+            labels,
+            program=program,
+            promises=Promises(accuracy_drop=limit),
+            name=name,
+        ).certified()
         for name, limit in LIMITS.items()
     ]
     bundle = _copy(bundle, folder)
