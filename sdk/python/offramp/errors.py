@@ -3,7 +3,8 @@
     OfframpError
     ├── BundleError (ValueError)          the bundle cannot be used
     │   ├── ManifestError                 a key, its value, and what was expected
-    │   └── IntegrityError                a file is missing, extra, changed, or outside the folder
+    │   ├── IntegrityError                a file is missing, extra, changed, or outside the folder
+    │   └── SignatureError                not signed, not by whom it should be, or changed since
     ├── ImageError (ValueError)           the image cannot be used
     ├── DataError (ValueError)            a data set, or a file of arrays, cannot be used
     ├── ShapeError (ValueError)           an array or tensor of the wrong shape or dtype
@@ -48,6 +49,7 @@ __all__ = [
     "ResumeError",
     "SelfTestError",
     "ShapeError",
+    "SignatureError",
     "TooFewImagesError",
     "TrainingError",
     "UnsupportedOperatorError",
@@ -68,6 +70,10 @@ class ManifestError(BundleError):
 
 class IntegrityError(BundleError):
     """A file of the bundle is missing, unlisted, changed, or outside its folder."""
+
+
+class SignatureError(BundleError):
+    """The bundle is not signed, not by whom it should be, or was changed since."""
 
 
 class ImageError(OfframpError, ValueError):

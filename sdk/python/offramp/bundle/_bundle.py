@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, final
 import msgspec
 
 from offramp._files import write_atomically
-from offramp.bundle._checks import check_manifest, listed_files
+from offramp.bundle._checks import LARGEST_BUNDLE_BYTES, check_manifest, listed_files
 from offramp.bundle._parse import LARGEST_MANIFEST_BYTES, encode_manifest, parse_manifest
 from offramp.bundle._sources import MANIFEST, FolderSource, Source, is_leftover, open_source
 from offramp.bundle._vectors import Vectors, decode_vectors
 from offramp.errors import BundleError, IntegrityError
+from offramp.signing import signature_path
 
 if TYPE_CHECKING:
     import os
 
     from offramp.bundle._manifest import FileEntry, LatencyEntry, Manifest, Policy, ProgramEntry
+    from offramp.signing import Trust
 
 __all__ = ["Bundle"]
 
@@ -40,20 +42,39 @@ class Bundle:
         self._source = source
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        trust: Trust | None = None,
+        signature: str | os.PathLike[str] | None = None,
+    ) -> Bundle:
         """Open and check a bundle.
 
         Args:
             path: A folder, or a zip with stored members.
+            trust: Who must have signed it, such as ``TrustedKey("key.pub")``; every byte is then
+                compared with the signature before anything is parsed. ``None`` asks for no
+                signature, and ignores one that is there.
+            signature: The signature's file; ``None`` means the bundle's path with ``.sig`` after
+                it.
 
         Raises:
             BundleError: There is no bundle.
+            SignatureError: It is not signed by whom it must be, or was changed since.
             ManifestError: The manifest breaks its schema or contradicts itself.
             IntegrityError: A file is missing, unlisted, a link, or not the one that was listed.
         """
+        if signature is not None and trust is None:
+            raise ValueError("a signature is given and nobody to trust; expected trust=... as well")
         path = Path(path)
         source = open_source(path)
-        manifest = parse_manifest(source.read(MANIFEST, LARGEST_MANIFEST_BYTES))
+        data = source.read(MANIFEST, LARGEST_MANIFEST_BYTES)
+        if trust is not None:
+            # What is parsed below are the very bytes whose hash is verified here.
+            place = signature_path(path) if signature is None else Path(signature)
+            trust.verify(_digests(source, data), place, path)
+        manifest = parse_manifest(data)
         check_manifest(manifest)
         bundle = cls(path, manifest, source)
         files = listed_files(manifest)
@@ -137,6 +158,19 @@ class Bundle:
             )
         return data
 
+    def digests(self) -> dict[str, str]:
+        """SHA-256, in hexadecimal, of every file: what a signature signs.
+
+        Raises:
+            IntegrityError: A file changed since the bundle was opened.
+        """
+        data = self._source.read(MANIFEST, LARGEST_MANIFEST_BYTES)
+        if parse_manifest(data) != self._manifest:
+            raise IntegrityError(f"{MANIFEST} of {self._path} changed since it was opened")
+        for entry in listed_files(self._manifest):
+            self.read(entry)
+        return _digests(self._source, data)
+
     def vectors(self) -> Vectors:
         """The test images and the recorded logits of every program.
 
@@ -208,3 +242,13 @@ class Bundle:
                 entry.unlink()
         write_atomically(self._path / MANIFEST, data)
         return Bundle(self._path, manifest, self._source)
+
+
+def _digests(source: Source, manifest: bytes) -> dict[str, str]:
+    members = {path: size for path, size in source.members().items() if not path.endswith("/")}
+    if (total := sum(members.values())) > LARGEST_BUNDLE_BYTES + LARGEST_MANIFEST_BYTES:
+        raise IntegrityError(f"the bundle holds {total} bytes, expected at most 2 GiB")
+    return {
+        path: hashlib.sha256(manifest if path == MANIFEST else source.read(path, size)).hexdigest()
+        for path, size in members.items()
+    }

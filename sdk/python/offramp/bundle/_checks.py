@@ -26,14 +26,14 @@ if TYPE_CHECKING:
         TensorEntry,
     )
 
-__all__ = ["check_manifest", "listed_files"]
+__all__ = ["LARGEST_BUNDLE_BYTES", "check_manifest", "listed_files"]
 
 # Plain names only: no dot first (so neither ".." nor hidden files) or last, no backslash, colon,
 # space or letter outside ASCII: file systems fold, escape, drop or forbid them each in its way.
 _SEGMENT = re.compile(r"[A-Za-z0-9_+-]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
 # Devices on Windows, whatever follows the first dot.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-_LARGEST_BUNDLE_BYTES = 2**31
+LARGEST_BUNDLE_BYTES = 2**31
 _LARGEST_SIDE = 2**14
 _LARGEST_TENSOR_ELEMENTS = 2**28
 _OF_TIME = ("mean_latency", "tail_latency")
@@ -120,8 +120,8 @@ def _check_files(files: Sequence[FileEntry]) -> None:
     if clash := sorted(folded & folders):
         raise _fault("path", clash[0], "either a file or a folder, not both")
     total = sum(file.size_bytes for file in files)
-    if total > _LARGEST_BUNDLE_BYTES:
-        raise _fault("size_bytes", total, f"at most {_LARGEST_BUNDLE_BYTES} in all files together")
+    if total > LARGEST_BUNDLE_BYTES:
+        raise _fault("size_bytes", total, f"at most {LARGEST_BUNDLE_BYTES} in all files together")
 
 
 def _check_stages(manifest: Manifest) -> None:

@@ -9,7 +9,8 @@ import zlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, final
 
-from offramp.bundle._stored_zip import LARGEST_MEMBERS, shown, stored_members
+from offramp._text import shown
+from offramp.bundle._stored_zip import LARGEST_MEMBERS, stored_members
 from offramp.errors import BundleError, IntegrityError
 
 if TYPE_CHECKING:

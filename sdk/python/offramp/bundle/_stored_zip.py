@@ -14,12 +14,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, final
 
+from offramp._text import shown
 from offramp.errors import IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LARGEST_MEMBERS", "StoredMember", "shown", "stored_members"]
+__all__ = ["LARGEST_MEMBERS", "StoredMember", "stored_members"]
 
 LARGEST_MEMBERS = 4096
 """A bundle holds tens of files; a directory of millions would only exhaust memory."""
@@ -38,11 +39,6 @@ class StoredMember:
     start: int
     size_bytes: int
     crc32: int
-
-
-def shown(name: str) -> str:
-    """A name that somebody else chose, as it may be shown in a terminal."""
-    return name if name.isprintable() else repr(name)
 
 
 def stored_members(file: IO[bytes]) -> dict[str, StoredMember]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from offramp.bundle import InputSpec, Policy
     from offramp.images import ImageLike, Region
+    from offramp.signing import Trust
 
 __all__ = ["DynamicClassifier"]
 
@@ -105,6 +106,7 @@ class DynamicClassifier(Classifier):
         deadline_ms: float | None = None,
         runtime: str | None = None,
         self_test: SelfTest = "first",
+        trust: Trust | None = None,
     ) -> DynamicClassifier:
         """Load a bundle.
 
@@ -125,9 +127,12 @@ class DynamicClassifier(Classifier):
                 that is installed.
             self_test: When to run the bundle's test images and compare with what was recorded:
                 ``first`` the first time on this machine, ``always``, or ``never``.
+            trust: Who must have signed the bundle, such as ``TrustedKey("key.pub")``; for a bundle
+                that is open already, say it to ``Bundle.open``.
 
         Raises:
             BundleError: There is no such bundle, program or policy, or the bundle is not sound.
+            SignatureError: The bundle is not signed by whom it must be, or was changed since.
             DeadlineError: Stage 0 alone takes longer than ``deadline_ms``.
             ProgramError: The runtime refused the program.
             SelfTestError: It does not answer here as it did where the bundle was made.
@@ -137,7 +142,9 @@ class DynamicClassifier(Classifier):
             raise ValueError(f"workers is {workers}, expected at least 1")
         if deadline_ms is not None:
             check_deadline(deadline_ms)
-        bundle = path if isinstance(path, Bundle) else Bundle.open(path)
+        if isinstance(path, Bundle) and trust is not None:
+            raise ValueError("the bundle is open already; say whom to trust to Bundle.open")
+        bundle = path if isinstance(path, Bundle) else Bundle.open(path, trust=trust)
         entry = bundle.program(program)
         chosen: Policy | None
         if policy == _LAST:

@@ -16,6 +16,7 @@ from offramp.cli._inspect import inspect
 from offramp.cli._plugins import PluginGroup, add_plugins
 from offramp.cli._predict import predict
 from offramp.cli._profile import profile
+from offramp.cli._sign import sign
 from offramp.cli._verify import verify
 from offramp.errors import OfframpError
 
@@ -38,7 +39,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_main)
-    for command in (predict, calibrate, inspect, verify, profile, bench, build_shim):
+    for command in (predict, calibrate, inspect, verify, sign, profile, bench, build_shim):
         app.command()(command)
     add_plugins(app)
     return app

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from offramp.signing import Trust
 
 __all__ = [
     "BundleArgument",
@@ -13,8 +16,12 @@ __all__ = [
     "JsonOption",
     "ProgramOption",
     "ProgramsOption",
+    "SignatureOption",
     "ThreadsOption",
+    "TrustedCertificateOption",
+    "TrustedKeyOption",
     "WorkersOption",
+    "trust",
 ]
 
 BundleArgument = Annotated[
@@ -47,6 +54,15 @@ ProgramsOption = Annotated[
         show_default=False,
     ),
 ]
+SignatureOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--signature",
+        metavar="FILE",
+        help="The signature; without it BUNDLE.sig, beside the bundle.",
+        show_default=False,
+    ),
+]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads the kernels may use.")]
 WorkersOption = Annotated[
     int,
@@ -54,3 +70,33 @@ WorkersOption = Annotated[
         min=1, help="Images predicted at the same time; each worker is a copy of the program."
     ),
 ]
+TrustedCertificateOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trusted-certificate",
+        metavar="PEM",
+        help="The bundle must be signed by someone whom this authority certified; may be given "
+        "several times.",
+        show_default=False,
+    ),
+]
+TrustedKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trusted-key",
+        metavar="PEM",
+        help="The bundle must be signed with the private half of this public key.",
+        show_default=False,
+    ),
+]
+
+
+def trust(key: Path | None, certificates: list[Path] | None) -> Trust | None:
+    """Who must have signed, as the options say; ``None`` if they say nothing."""
+    from offramp.signing import TrustedCertificates, TrustedKey
+
+    if key is not None and certificates:
+        raise typer.BadParameter("give --trusted-key or --trusted-certificate, not both")
+    if key is not None:
+        return TrustedKey(key)
+    return TrustedCertificates(*certificates) if certificates else None

@@ -10,7 +10,15 @@ import typer
 
 from offramp.cli import console
 from offramp.cli._calibration_report import amount
-from offramp.cli._options import BundleArgument, JsonOption, ThreadsOption
+from offramp.cli._options import (
+    BundleArgument,
+    JsonOption,
+    SignatureOption,
+    ThreadsOption,
+    TrustedCertificateOption,
+    TrustedKeyOption,
+    trust,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,12 +52,16 @@ def verify(
         ),
     ] = False,
     threads: ThreadsOption = 1,
+    trusted_key: TrustedKeyOption = None,
+    trusted_certificate: TrustedCertificateOption = None,
+    signature: SignatureOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check that a bundle's programs answer here as they did where it was made.
 
     Compares hashes, then logits, answers and exits on the bundle's own test images. With --data
-    also whether its certificates still hold, and exits with 1 if one does not.
+    also whether its certificates still hold, and exits with 1 if one does not. With a trusted key
+    or certificate, its signature before all else.
     """
     from offramp.bundle import Bundle
     from offramp.errors import DataError
@@ -57,7 +69,10 @@ def verify(
 
     if data is None and (unlabelled or strict):
         raise DataError("--unlabelled and --strict are about new images; give some with --data")
-    opened = Bundle.open(bundle)
+    trusted = trust(trusted_key, trusted_certificate)
+    if signature is not None and trusted is None:
+        raise typer.BadParameter("--signature takes --trusted-key or --trusted-certificate as well")
+    opened = Bundle.open(bundle, trust=trusted, signature=signature)
     with console.progress("Running the test images") as progress:
         report = verify_bundle(opened, threads=threads, progress=progress)
     rechecks: tuple[PolicyRecheck, ...] = ()
@@ -66,12 +81,15 @@ def verify(
     held = not any(one.broken or (strict and not one.confirmed) for one in rechecks)
     summary = {
         "ok": report.ok and held,
+        "signed": trusted is not None,
         "programs": report.programs,
         "not_run": report.not_run,
         "certificates": rechecks,
     }
 
     def render() -> None:
+        if trusted is not None:
+            print("signature: ok")
         _render(report)
         if data is not None:
             _render_certificates(rechecks)

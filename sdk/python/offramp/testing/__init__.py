@@ -1,8 +1,9 @@
-"""For those who test an app or a runtime of their own: a stand-in, and the promises as tests."""
+"""For those who test an app or a runtime: a stand-in, the promises as tests, damaged input."""
 
 from offramp.testing._bundle import BundleContract, ContractResult, run_contract
 from offramp.testing._contract import RuntimeCase, RuntimeContract
 from offramp.testing._fake import FakeRuntime
+from offramp.testing._mutations import mutations
 
 __all__ = [
     "BundleContract",
@@ -10,5 +11,6 @@ __all__ = [
     "FakeRuntime",
     "RuntimeCase",
     "RuntimeContract",
+    "mutations",
     "run_contract",
 ]

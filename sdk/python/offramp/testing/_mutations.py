@@ -59,7 +59,7 @@ def _length(data: bytearray, generator: np.random.Generator) -> int:
 
 
 def _flip_bits(data: bytearray, _: bytes, generator: np.random.Generator) -> None:
-    for _ in range(int(generator.integers(1, 5))):
+    for _bit in range(int(generator.integers(1, 5))):
         data[_place(data, generator)] ^= 1 << int(generator.integers(8))
 
 
@@ -74,7 +74,8 @@ def _set_integer(data: bytearray, _: bytes, generator: np.random.Generator) -> N
     size = int(generator.choice((1, 2, 4, 8)))
     place = _place(data, generator, size) // size * size
     old = int.from_bytes(data[place : place + size], "little")
-    edges = (*_EDGES, old + 1, old - 1, old * 2, -old, 2**63 - 1, 2**63, len(data), len(data) - place)
+    near = (old + 1, old - 1, old * 2, -old, len(data), len(data) - place)
+    edges = (*_EDGES, 2**63 - 1, 2**63, *near)
     value = edges[generator.integers(len(edges))] % 2 ** (8 * size)
     data[place : place + size] = struct.pack("<Q", value)[: len(data[place : place + size])]
 
