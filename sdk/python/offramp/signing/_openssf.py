@@ -80,12 +80,14 @@ def _given(digests: Mapping[str, str], bundle: Path) -> Any:
     class Found(manifest.Manifest):
         def __eq__(self, other: object) -> bool:
             # The library's own message prints the objects that it compares.
-            if isinstance(other, manifest.Manifest) and (faults := _differences(self, other)):
+            if not isinstance(other, manifest.Manifest):
+                return NotImplemented
+            if faults := _differences(self, other):
                 raise SignatureError(
                     f"{bundle} is not what was signed: {'; '.join(faults)}; get it anew, or sign "
                     "it again if you changed it yourself"
                 )
-            return bool(manifest.Manifest.__eq__(self, other))
+            return True
 
         __hash__ = None  # type: ignore[assignment]
 
