@@ -1,6 +1,6 @@
 """``offramp verify``."""
 
-# ruff: noqa: TC001, TC003 - typer reads the annotations at run time
+# ruff: noqa: TC003 - typer reads the annotations at run time
 from __future__ import annotations
 
 from pathlib import Path
