@@ -11,7 +11,7 @@ from offramp.classifier._limits import StageLimits, check_reachable, find_limits
 from offramp.classifier._options import check_deadline, listing
 from offramp.classifier._pool import RuntimePool
 from offramp.classifier._prediction import Prediction
-from offramp.classifier._walk import ExitRule, walk
+from offramp.classifier._walk import ExitRule, finish, walk
 from offramp.errors import BundleError, ProgramError
 from offramp.images import load_image
 from offramp.policy import top_class
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from offramp.bundle import InputSpec, Policy
     from offramp.images import ImageLike, Region
+    from offramp.monitoring import PredictionMonitor
     from offramp.signing import Trust
 
 __all__ = ["DynamicClassifier"]
@@ -47,6 +48,7 @@ class DynamicClassifier(Classifier):
         policies: Others that a prediction may choose by name.
         limits: What the stages take at most, for deadlines; ``None`` times them here.
         deadline_ms: Of every prediction that does not say another.
+        monitor: Hears of every prediction; ``None`` costs nothing.
 
     Raises:
         DeadlineError: Stage 0 alone takes longer than ``deadline_ms``.
@@ -62,6 +64,7 @@ class DynamicClassifier(Classifier):
         policies: Sequence[Policy] = (),
         limits: StageLimits | None = None,
         deadline_ms: float | None = None,
+        monitor: PredictionMonitor | None = None,
     ) -> None:
         copies = (runtimes,) if isinstance(runtimes, Runtime) else tuple(runtimes)
         stages = copies[0].num_stages
@@ -89,6 +92,7 @@ class DynamicClassifier(Classifier):
             limits = measured_limits(copies[0], input_spec)
         self._limits = limits
         self._deadline_ms = deadline_ms
+        self._monitor = monitor
         if deadline_ms is not None:
             check_deadline(deadline_ms)
             check_reachable(deadline_ms, limits)
@@ -107,6 +111,7 @@ class DynamicClassifier(Classifier):
         runtime: str | None = None,
         self_test: SelfTest = "first",
         trust: Trust | None = None,
+        monitor: PredictionMonitor | None = None,
     ) -> DynamicClassifier:
         """Load a bundle.
 
@@ -129,6 +134,8 @@ class DynamicClassifier(Classifier):
                 ``first`` the first time on this machine, ``always``, or ``never``.
             trust: Who must have signed the bundle, such as ``TrustedKey("key.pub")``; for a bundle
                 that is open already, say it to ``Bundle.open``.
+            monitor: Hears of every prediction, such as ``offramp.monitoring.Monitor``; the images
+                it chooses for a shadow run take the time of all stages.
 
         Raises:
             BundleError: There is no such bundle, program or policy, or the bundle is not sound.
@@ -182,6 +189,7 @@ class DynamicClassifier(Classifier):
                     bundle, entry.name, threads, runtimes[0], careful=deadline_ms is not None
                 ),
                 deadline_ms=deadline_ms,
+                monitor=monitor,
             )
         except BaseException:
             for opened in runtimes:
@@ -274,17 +282,22 @@ class DynamicClassifier(Classifier):
             check_deadline(deadline_ms)
             deadline_s = began + 1e-3 * deadline_ms
             asks = self._asks_all
+        monitor = self._monitor
+        shadow = monitor is not None and deadline_s is None and monitor.wants_shadow()
+        shadow_index = None
         runtime = self._pool.take()
         try:
             exit, reason, stage_ms, logits = walk(
                 runtime, array, asks, rule.deciders, self._limits.ms, deadline_s
             )
+            if shadow:
+                shadow_index = finish(runtime, exit, logits)
         finally:
             self._pool.give_back(runtime)
         index = top_class(logits)
         if index is None:
             raise ProgramError(f"exit {exit} gave logits that are not finite; verify the bundle")
-        return Prediction(
+        prediction = Prediction(
             label=self._labels[index],
             index=index,
             exit=exit,
@@ -296,6 +309,9 @@ class DynamicClassifier(Classifier):
             labels=self._labels,
             listing=listed,
         )
+        if monitor is not None:
+            monitor.record(prediction, shadow_index)
+        return prediction
 
     def close(self) -> None:
         """Free the program; may be called more than once.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 
-from offramp.policy import abstains, probabilities
+from offramp.policy import abstains, probabilities, top_probability
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,6 +104,10 @@ class Prediction:
         """
         return float(self.probabilities[self.index])
 
+    def quick_score(self) -> float:
+        """``score`` but for its last digits, in a fraction of the time: for histograms."""
+        return top_probability(self._logits, self._temperature())
+
     @functools.cached_property
     def abstained(self) -> bool:
         """Whether the policy withholds the answer, because the exit that answered is not sure.
@@ -123,8 +127,10 @@ class Prediction:
     @functools.cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """``(classes,)`` float64, all classes in the order of the labels."""
-        temperature = 1.0 if self._policy is None else self._policy.temperatures[self.exit]
-        return probabilities(self._logits, temperature)
+        return probabilities(self._logits, self._temperature())
+
+    def _temperature(self) -> float:
+        return 1.0 if self._policy is None else self._policy.temperatures[self.exit]
 
     @functools.cached_property
     def categories(self) -> tuple[Category, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, final
 
-from offramp.policy import make_decider
+from offramp.policy import make_decider, top_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from offramp.classifier._prediction import Reason
     from offramp.runtimes import Runtime
 
-__all__ = ["ExitRule", "walk"]
+__all__ = ["ExitRule", "finish", "walk"]
 
 
 @final
@@ -92,3 +92,23 @@ def walk(
         exit += 1
         if deadline_s is not None and ended + 1e-3 * limits_ms[exit] > deadline_s:
             return exit - 1, "deadline", stage_ms, logits
+
+
+def finish(runtime: Runtime, exit: int, logits: NDArray[np.float32]) -> int:
+    """Run the stages that an answer has left out, to learn what the last exit would have said.
+
+    Args:
+        runtime: The program, as ``walk`` left it.
+        exit: The exit that answered.
+        logits: Its logits.
+
+    Returns:
+        The class the last exit gives; -1, which is none, if its logits are not finite.
+    """
+    last = runtime.num_stages - 1
+    if exit < last:
+        for stage in range(exit + 1, last):
+            runtime.skip(stage)
+        logits = runtime.run(last)
+    index = top_class(logits)
+    return -1 if index is None else index

@@ -13,6 +13,7 @@ from offramp.cli._bench import bench
 from offramp.cli._build_shim import build_shim
 from offramp.cli._calibrate import calibrate
 from offramp.cli._inspect import inspect
+from offramp.cli._monitor import monitor
 from offramp.cli._plugins import PluginGroup, add_plugins
 from offramp.cli._predict import predict
 from offramp.cli._profile import profile
@@ -39,7 +40,10 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_main)
-    for command in (predict, calibrate, inspect, verify, sign, profile, bench, build_shim):
+    for command in (
+        *(predict, calibrate, inspect, verify, sign, profile, bench, monitor),
+        build_shim,
+    ):
         app.command()(command)
     add_plugins(app)
     return app

@@ -1,8 +1,9 @@
 """``offramp predict``."""
 
-# ruff: noqa: TC001 - typer reads the annotations at run time
+# ruff: noqa: TC001, TC003 - typer reads the annotations at run time
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +18,9 @@ from offramp.cli._options import (
 )
 
 if TYPE_CHECKING:
+    from offramp.bundle import Bundle
     from offramp.classifier import Prediction
+    from offramp.monitoring import Monitor
 
 __all__ = ["predict"]
 
@@ -89,21 +92,34 @@ def predict(
             help="Turn each image, or the part, clockwise by a multiple of 90.",
         ),
     ] = 0,
+    monitor_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--monitor",
+            metavar="FILE",
+            help="Add what was counted to this file; see offramp monitor.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify images, stopping at the first exit that is sure enough."""
     if deadline_ms is not None and not deadline_ms > 0:
         raise typer.BadParameter(f"--deadline-ms must be above 0, got {deadline_ms}")
+    from offramp.bundle import Bundle
     from offramp.classifier import DynamicClassifier
     from offramp.errors import ImageFailedError
 
+    opened = Bundle.open(bundle)
+    monitor = None if monitor_file is None else _monitor(opened, program, monitor_file)
     with DynamicClassifier.load(
-        bundle,
+        opened,
         program=program,
         policy=policy,
         threads=threads,
         workers=min(workers, len(images)),
         deadline_ms=deadline_ms,
+        monitor=monitor,
     ) as classifier:
         try:
             found = classifier.predict_many(
@@ -126,6 +142,8 @@ def predict(
             except ImageFailedError as error:
                 # It names the file, which says more than a number.
                 raise error.__cause__ or error from None
+    if monitor is not None and monitor_file is not None:
+        _save(monitor, monitor_file)
     data = [
         {
             "image": image,
@@ -143,6 +161,23 @@ def predict(
         for image, prediction in zip(images, predictions, strict=True)
     ]
     console.emit(as_json, data, lambda: _render(images, predictions))
+
+
+def _monitor(bundle: Bundle, program: str | None, file: Path) -> Monitor:
+    """One that goes on where the file ends, if there is one."""
+    from offramp.monitoring import Monitor, decode_state
+
+    monitor = Monitor.for_bundle(bundle, program)
+    if file.exists():
+        monitor.restore(decode_state(file.read_bytes(), str(file)))
+    return monitor
+
+
+def _save(monitor: Monitor, file: Path) -> None:
+    from offramp._files import write_atomically
+    from offramp.monitoring import encode_state
+
+    write_atomically(file, encode_state(monitor.state()))
 
 
 def _region(text: str) -> tuple[float, float, float, float]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from offramp.bundle import Bundle, InputSpec, Policy
     from offramp.classifier import Prediction, PredictOptions
     from offramp.images import ImageLike
+    from offramp.monitoring import PredictionMonitor
 
 __all__ = ["GovernedClassifier"]
 
@@ -91,6 +92,7 @@ class GovernedClassifier(Classifier):
         threads: int = 1,
         workers: int = 1,
         deadline_ms: float | None = None,
+        monitor: PredictionMonitor | None = None,
     ) -> GovernedClassifier:
         """Load a bundle.
 
@@ -105,6 +107,8 @@ class GovernedClassifier(Classifier):
             threads: Of the kernels.
             workers: Copies of the program.
             deadline_ms: Of every prediction that does not say another.
+            monitor: As for ``DynamicClassifier.load``. What its shadow runs take is not counted
+                against the budget.
 
         Raises:
             BundleError: There is no such policy, one has no certificate, or they are not in order.
@@ -120,6 +124,7 @@ class GovernedClassifier(Classifier):
             threads=threads,
             workers=workers,
             deadline_ms=deadline_ms,
+            monitor=monitor,
         )
         try:
             return cls(

@@ -9,12 +9,14 @@ from offramp.monitoring._monitor import Monitor
 from offramp.monitoring._prometheus import prometheus_text
 from offramp.monitoring._sketch import LatencySketch
 from offramp.monitoring._state import MonitorState, decode_state, encode_state
-from offramp.monitoring._summary import Summary, summarize
+from offramp.monitoring._summary import DriftSummary, LatencySummary, Summary, summarize
 
 __all__ = [
     "CONFIDENCE_EDGES",
     "DriftAlarm",
+    "DriftSummary",
     "LatencySketch",
+    "LatencySummary",
     "Monitor",
     "MonitorState",
     "PredictionLike",

@@ -26,9 +26,8 @@ class PredictionLike(Protocol):
     def policy(self) -> str:
         """The name of the policy that decided."""
 
-    @property
-    def score(self) -> float:
-        """The probability of the answer."""
+    def quick_score(self) -> float:
+        """The probability of the answer, to some digits."""
 
     @property
     def stage_ms(self) -> tuple[float, ...]:

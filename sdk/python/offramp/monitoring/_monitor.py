@@ -141,7 +141,7 @@ class Monitor:
             shadow_index: The class that the last exit gives, if the image was a shadow run.
         """
         exit, reason, policy = prediction.exit, prediction.reason, prediction.policy
-        confidence = prediction.score
+        confidence = prediction.quick_score()
         place = bisect_left(CONFIDENCE_EDGES, confidence)
         key = (policy, exit, reason)
         with self._lock:

@@ -9,6 +9,7 @@ from offramp.policy._rule import (
     probabilities,
     signal_values,
     top_class,
+    top_probability,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "probabilities",
     "signal_values",
     "top_class",
+    "top_probability",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "probabilities",
     "signal_values",
     "top_class",
+    "top_probability",
 ]
 
 FEW_CLASSES = 64
@@ -116,6 +117,20 @@ def top_class(logits: NDArray[np.float32]) -> int | None:
     # Right after a stage has filled the caches, a few plain floats are quicker than as many arrays.
     values = logits.tolist()
     return values.index(max(values)) if math.isfinite(sum(values)) else None
+
+
+def top_probability(logits: NDArray[np.float32], temperature: float) -> float:
+    """The largest of ``probabilities``, but for its last digits, and quicker for few classes.
+
+    Args:
+        logits: ``(classes,)`` float32.
+        temperature: Positive.
+    """
+    if len(logits) > FEW_CLASSES:
+        return float(probabilities(logits, temperature).max())
+    values = logits.tolist()
+    largest = max(values)
+    return 1.0 / sum([math.exp((value - largest) / temperature) for value in values])
 
 
 def choose_exits(policy: Policy, logits: ArrayLike) -> NDArray[np.int64]:
