@@ -14,7 +14,7 @@ from offramp.errors import ExportError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Edges", "channel_last", "prepare_stages", "run_stages", "trace_edges"]
+__all__ = ["Edges", "channel_last", "export_stage", "prepare_stages", "run_stages", "trace_edges"]
 
 _IMAGE_RANK = 4
 
@@ -113,6 +113,29 @@ def run_stages(stages: Sequence[nn.Module], image: Tensor) -> list[tuple[Tensor,
             outputs.append(result)
             carry = result[1:]
     return outputs
+
+
+def export_stage(
+    stage: nn.Module, index: int, shapes: Sequence[tuple[int, ...]]
+) -> torch.export.ExportedProgram:
+    """The graph of one stage, for the converters that start from it.
+
+    Args:
+        stage: In evaluation mode.
+        index: Which it is.
+        shapes: Of its inputs, batch 1.
+
+    Raises:
+        ExportError: torch cannot export it.
+    """
+    try:
+        with torch.no_grad():
+            return torch.export.export(stage, tuple(torch.zeros(shape) for shape in shapes))
+    except Exception as error:
+        raise ExportError(
+            f"torch.export refused stage {index}: {error}; "
+            "remove what depends on the data from the stage"
+        ) from error
 
 
 def _shapes(tensors: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:

@@ -122,6 +122,14 @@ def search(
     ] = None,
     stages: Annotated[int, typer.Option(min=2, max=16, help="Stages of the network.")] = 2,
     groups: Annotated[int, typer.Option(min=2, help="Parts a layer is cut into, at most.")] = 8,
+    tie: Annotated[
+        bool,
+        typer.Option(
+            "--tie",
+            help="Cut all layers that write maps of one shape alike: far fewer decisions, and "
+            "blocks to measure, for deep networks and short searches.",
+        ),
+    ] = False,
     trials: Annotated[int, typer.Option(min=1, help="Architectures to try.")] = 50,
     architecture: Annotated[
         Path | None,
@@ -188,6 +196,7 @@ def search(
         base_weights=None if weights is None else str(weights),
         num_stages=stages,
         groups=groups,
+        tie=tie,
         trials=trials,
         architecture=None if architecture is None else _read_architecture(architecture),
         mean_share=0.5 if no_budget else None,

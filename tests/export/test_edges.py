@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.errors import ExportError
-from offramp_export._edges import channel_last, prepare_stages, trace_edges
+from offramp_export._edges import channel_last, export_stage, prepare_stages, trace_edges
 
 
 class _Returns(nn.Module):
@@ -75,3 +75,16 @@ def test_weights_are_laid_out_as_the_converters_read_them() -> None:
     (stage,) = prepare_stages([nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)])  # type: ignore[call-overload]
     (weight, _) = stage.parameters()
     assert weight.is_contiguous()
+
+
+class _Deciding(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image if image.sum() > 0 else -image
+
+
+def test_a_stage_that_torch_cannot_export_is_named() -> None:
+    exported = export_stage(_Bare().eval(), 0, [(1, 8, 8, 3)])
+    (logits,) = exported.module()(torch.ones(1, 8, 8, 3)).tolist()
+    assert logits == [1.0, 1.0, 1.0]
+    with pytest.raises(ExportError, match=r"refused stage 1: .*; remove what depends on the data"):
+        export_stage(_Deciding().eval(), 1, [(1, 8, 8, 3)])

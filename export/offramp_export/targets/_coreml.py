@@ -15,6 +15,7 @@ import torch
 
 from offramp.bundle import ProgramStage, TensorEntry
 from offramp.errors import ExportError
+from offramp_export._edges import export_stage
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
@@ -136,10 +137,10 @@ class CoreML(Target):
     def _convert_stage(
         self, coremltools: Any, stage: nn.Module, index: int, shapes: Sequence[tuple[int, ...]]
     ) -> Any:
-        example = tuple(torch.zeros(shape) for shape in shapes)
+        exported = export_stage(stage, index, shapes)
         try:
             with torch.no_grad():
-                exported = torch.export.export(stage, example).run_decompositions({})
+                exported = exported.run_decompositions({})
             outputs = len(exported.graph_signature.user_outputs)
             # A declared output type is what makes the carry fit the next stage's input.
             model = coremltools.convert(

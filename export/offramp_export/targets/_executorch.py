@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from offramp.bundle import ProgramStage, TensorEntry
 from offramp.errors import ExportError
+from offramp_export._edges import export_stage
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
@@ -58,7 +59,9 @@ class ExecuTorch(Target):
             )
 
             exported = {
-                f"stage_{index}": _export(stage, index, shapes)
+                f"stage_{index}": export_stage(
+                    _Dense(stage, reads_image=index == 0).eval(), index, shapes
+                )
                 for index, (stage, shapes) in enumerate(zip(stages, carries, strict=True))
             }
             edges = tuple(_edges(program) for program in exported.values())
@@ -118,18 +121,6 @@ class _Dense(nn.Module):
         if self.reads_image:
             carry = (carry[0].permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),)
         return tuple(value.contiguous() for value in self.stage(*carry))
-
-
-def _export(stage: nn.Module, index: int, shapes: Sequence[tuple[int, ...]]) -> Any:
-    example = tuple(torch.zeros(shape) for shape in shapes)
-    try:
-        with torch.no_grad():
-            return torch.export.export(_Dense(stage, reads_image=index == 0).eval(), example)
-    except Exception as error:
-        raise ExportError(
-            f"torch.export refused stage {index} ({type(stage).__name__}): {error}; "
-            "remove what depends on the data from the stage"
-        ) from error
 
 
 def _edges(program: Any) -> ProgramStage:

@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
 from torch import nn
 
 from offramp_search.evaluators._base import Evaluator, Outputs
+from offramp_search.evaluators._exits import exit_features, fit_exits
 from offramp_search.evaluators._recalibrate import recalibrate
 from offramp_search.training import evaluate
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from offramp_search.data import ImageSet
+    from offramp_search.evaluators._exits import SelectableNetwork
     from offramp_search.spaces import Architecture
 
-__all__ = ["SelectableNetwork", "SharedWeights"]
-
-
-class SelectableNetwork(Protocol):
-    """A ``torch.nn.Module`` that can answer as any architecture of its space."""
-
-    def select(self, architecture: Architecture) -> None:
-        """Answer as an architecture from here on."""
-
-    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``(images, height, width, 3)`` float32, 0 to 255 -> ``(images, classes)`` per exit."""
+__all__ = ["SharedWeights"]
 
 
 @final
 class SharedWeights(Evaluator):
     """Selects the architecture in a network of shared weights: no training per architecture.
 
-    Before the split is run, the statistics of batch normalisation are taken anew on training
-    images; afterwards the network has its own again.
+    Two things that are shared fit no architecture, and are made anew on training images. The
+    statistics of batch normalisation were gathered over all architectures. And the classifier of
+    an exit in the middle of the network was trained only with the few architectures whose exit
+    hangs there: every exit is given the classifier that fits its features best, so that no
+    architecture is judged by luck. The network itself stays as it is.
 
     Args:
         network: Trained for all architectures together; a ``torch.nn.Module``.
-        train: Where the images for the statistics are drawn from.
+        train: Where the images for both are drawn from.
         search: The search-validation split.
-        recalibration_images: How many are drawn.
+        recalibration_images: How many are drawn for the statistics.
+        fitting_images: How many are drawn for the classifiers; 0 leaves them as they are.
         batch_size: Images per forward pass.
     """
 
@@ -53,37 +50,47 @@ class SharedWeights(Evaluator):
         train: ImageSet,
         search: ImageSet,
         recalibration_images: int = 512,
+        fitting_images: int = 2_000,
         batch_size: int = 256,
     ) -> None:
         if not isinstance(network, nn.Module):
             raise TypeError(f"expected a torch.nn.Module, got a {type(network).__name__}")
-        if recalibration_images < 1 or batch_size < 1:
+        if recalibration_images < 1 or batch_size < 1 or fitting_images < 0:
             raise ValueError(
-                "recalibration_images and batch_size must be at least 1, got "
-                f"{recalibration_images} and {batch_size}"
+                "recalibration_images and batch_size must be at least 1 and fitting_images at "
+                f"least 0, got {recalibration_images}, {batch_size} and {fitting_images}"
             )
         self._network = network
-        self._select = network.select
+        self._module: nn.Module = network
         self._train = train
         self._search = search
         self._recalibration_images = min(recalibration_images, len(train))
+        self._fitting_images = min(fitting_images, len(train))
         self._batch_size = batch_size
 
     def evaluate(self, architecture: Architecture, *, seed: int) -> Outputs:
-        """Outputs of every exit; the seed draws the images for the statistics."""
-        rows = np.random.default_rng(seed).choice(
-            len(self._train), self._recalibration_images, replace=False
-        )
-        before = {name: kept.clone() for name, kept in self._network.named_buffers()}
-        self._select(architecture)
+        """Outputs of every exit; the seed draws the training images.
+
+        Raises:
+            TrainingError: The features of an exit are not finite.
+        """
+        drawn = np.random.default_rng(seed).permutation(len(self._train))
+        before = {name: kept.clone() for name, kept in self._module.named_buffers()}
+        self._network.select(architecture)
         try:
-            recalibrate(
-                self._network, self._train.images[np.sort(rows)], batch_size=self._batch_size
-            )
-            logits = evaluate(self._network, self._search, batch_size=self._batch_size)
+            rows = np.sort(drawn[: self._recalibration_images])
+            recalibrate(self._module, self._train.images[rows], batch_size=self._batch_size)
+            logits = self._answer(np.sort(drawn[: self._fitting_images]))
         finally:
-            _restore(self._network, before)
+            _restore(self._module, before)
         return Outputs(logits, self._search.labels)
+
+    def _answer(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        if not len(rows):
+            return evaluate(self._module, self._search, batch_size=self._batch_size)
+        exits = fit_exits(self._network, self._train.take(rows), batch_size=self._batch_size)
+        features = exit_features(self._network, self._search.images, batch_size=self._batch_size)
+        return np.stack([exit.logits(part) for exit, part in zip(exits, features, strict=True)])
 
 
 def _restore(network: nn.Module, before: dict[str, Tensor]) -> None:

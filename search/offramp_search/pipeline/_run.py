@@ -124,6 +124,7 @@ def _make_space(context: Context, base: Base) -> StaticTransform:
         preprocess=base.preprocess,
         num_stages=settings.num_stages,
         groups=settings.groups,
+        tie=settings.tie,
     )
 
 

@@ -34,6 +34,8 @@ class Settings:
             the test images and figures are reported on the other.
         num_stages: Stages of the network to find.
         groups: The largest number of parts a layer is cut into.
+        tie: Whether all layers that write maps of one shape are cut alike; see
+            ``StaticTransform``.
         trials: Architectures to try.
         architecture: Build this one instead of searching: decision name -> choice.
         mean_share: The budget's mean latency as a share of the static network's measured one;
@@ -63,6 +65,7 @@ class Settings:
     base_weights: str | None = None
     num_stages: int = 2
     groups: int = 8
+    tie: bool = False
     trials: int = 50
     architecture: dict[str, str | int] | None = None
     mean_share: float | None = 0.5

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from offramp.errors import TrainingError
 from offramp_export.network import MultiStageNetwork, Preprocess
 from offramp_search.data import ImageSet
-from offramp_search.evaluators import FineTune, SharedWeights, recalibrate
+from offramp_search.evaluators import FineTune, SharedWeights, exit_features, fit_exits, recalibrate
 from offramp_search.spaces import StaticTransform
 from offramp_search.training import Recipe
 
@@ -58,12 +58,19 @@ class Shifted(nn.Module):
         self.dropout = nn.Dropout(0.9)
         self.scale = nn.Parameter(torch.ones(()))
 
+    @property
+    def num_classes(self) -> int:
+        return 2
+
     def select(self, architecture: Architecture) -> None:
         self.shift = float(architecture["shift"])
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def exit_features(self, image: Tensor) -> tuple[Tensor, ...]:
         halves = torch.stack([image[:, :4].mean((1, 2, 3)), image[:, 4:].mean((1, 2, 3))], 1)
-        return (self.scale * self.dropout(self.norm(halves / 255 + self.shift)),)
+        return (self.dropout(self.norm(halves / 255 + self.shift)),)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return (self.scale * self.exit_features(image)[0],)
 
 
 @pytest.fixture
@@ -89,9 +96,18 @@ def test_statistics_are_those_of_the_images(images: ImageSet) -> None:
     assert network.dropout.training
 
 
-def test_shared_weights_do_not_care_what_was_evaluated_before(images: ImageSet) -> None:
+@pytest.mark.parametrize("fitting_images", [0, 50])
+def test_shared_weights_do_not_care_what_was_evaluated_before(
+    images: ImageSet, fitting_images: int
+) -> None:
     network = Shifted().eval()
-    evaluator = SharedWeights(network, train=images, search=images, recalibration_images=40)
+    evaluator = SharedWeights(
+        network,
+        train=images,
+        search=images,
+        recalibration_images=40,
+        fitting_images=fitting_images,
+    )
     before = {name: value.clone() for name, value in network.state_dict().items()}
     first = evaluator.evaluate({"shift": 3}, seed=0)
     evaluator.evaluate({"shift": 50}, seed=0)
@@ -111,7 +127,9 @@ def test_shared_weights_of_a_static_transform_answer_as_the_built_network(
     images: ImageSet, space: StaticTransform
 ) -> None:
     masked = space.masked().eval()
-    evaluator = SharedWeights(masked, train=images, search=images, recalibration_images=96)
+    evaluator = SharedWeights(
+        masked, train=images, search=images, recalibration_images=96, fitting_images=0
+    )
     for architecture in (space.width_architecture((0.5,)), space.depth_architecture((0.5,))):
         outputs = evaluator.evaluate(architecture, seed=0)
         built = space.build(architecture, weights=masked).eval()
@@ -121,6 +139,37 @@ def test_shared_weights_of_a_static_transform_answer_as_the_built_network(
         assert outputs.logits.shape == (2, 96, 2)
         assert outputs.logits.dtype == np.float32
         np.testing.assert_allclose(outputs.logits, expected.numpy(), atol=1e-4)
+
+
+def test_an_exit_that_was_never_trained_is_given_a_classifier(
+    images: ImageSet, space: StaticTransform
+) -> None:
+    masked = space.masked().eval()
+    architecture = space.depth_architecture((0.5,))
+    accuracies = {}
+    for fitting_images in (0, 48):
+        evaluator = SharedWeights(
+            masked, train=images, search=images, fitting_images=fitting_images
+        )
+        outputs = evaluator.evaluate(architecture, seed=0)
+        accuracies[fitting_images] = (outputs.logits.argmax(2) == outputs.labels).mean(1)
+    # The first exit averages its maps over the image, so edges are all it sees.
+    assert accuracies[0][0] < 0.7
+    assert accuracies[48][0] > 0.75
+    assert accuracies[48][1] > 0.95
+
+    # The same classifiers, written into the network, answer the same once they are built.
+    masked.select(architecture)
+    recalibrate(masked, images.images)
+    exits = fit_exits(masked, images)
+    features = exit_features(masked, images.images)
+    for stage, one in enumerate(exits):
+        masked.set_exit(stage, torch.from_numpy(one.weight), torch.from_numpy(one.bias))
+    built = space.build(architecture, weights=masked)
+    with torch.no_grad():
+        logits = built(torch.from_numpy(images.images).float())
+    for one, part, answered in zip(exits, features, logits, strict=True):
+        np.testing.assert_allclose(one.logits(part), answered.numpy(), atol=1e-3)
 
 
 def test_fine_tuning_learns_and_repeats_itself(images: ImageSet, space: StaticTransform) -> None:
@@ -162,7 +211,9 @@ def test_training_that_diverges_says_so(images: ImageSet) -> None:
 
 
 def test_what_cannot_be_evaluated_is_refused(images: ImageSet) -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0 and 256"):
+    with pytest.raises(ValueError, match=r"at least 1 .* got 0, 256 and 2000"):
         SharedWeights(Shifted(), train=images, search=images, recalibration_images=0)
+    with pytest.raises(ValueError, match="fitting_images at least 0, got 512, 256 and -1"):
+        SharedWeights(Shifted(), train=images, search=images, fitting_images=-1)
     with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
         SharedWeights(object(), train=images, search=images)  # type: ignore[arg-type]

@@ -86,6 +86,11 @@ class MaskedNetwork(nn.Module):
     def _exit_name(self, stage: int, index: int) -> str:
         return f"{stage}_{self._graph.nodes[index].name}"
 
+    @property
+    def num_classes(self) -> int:
+        """Outputs of every exit."""
+        return self._graph.classes
+
     def layer(self, index: int) -> nn.Module:
         """The module of a node of the base."""
         return self.layers[self._graph.nodes[index].name]
@@ -127,9 +132,54 @@ class MaskedNetwork(nn.Module):
         Raises:
             RuntimeError: No architecture was selected.
         """
+        exits = self._selected().exits
+        return tuple(self._answers(self._values(image, exits), exits))
+
+    def exit_features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """What the classifier of every exit reads, under the selected architecture.
+
+        Args:
+            image: ``(images, height, width, 3)`` float32, RGB, 0 to 255.
+
+        Returns:
+            Per exit ``(images, width)``: the channels that are there by then, in the base's order.
+
+        Raises:
+            RuntimeError: No architecture was selected.
+        """
+        exits = self._selected().exits
+        values = self._values(image, exits)
+        return tuple(values[index][:, self._read(stage)] for stage, index in enumerate(exits))
+
+    def set_exit(self, stage: int, weight: Tensor, bias: Tensor) -> None:
+        """Give the classifier of an exit of the selected architecture other weights.
+
+        Args:
+            stage: The exit.
+            weight: ``(classes, width)``, for the channels that ``exit_features`` gives.
+            bias: ``(classes,)``; dropped where the base's own classifier has none.
+
+        Raises:
+            RuntimeError: No architecture was selected.
+        """
+        head = self.exit(stage, self._selected().exits[stage])
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            head.weight[:, self._read(stage)] = weight.to(head.weight)
+            if head.bias is not None:
+                head.bias.copy_(bias)
+
+    def _selected(self) -> Labelling:
         if self._labelling is None:
             raise RuntimeError("No architecture is selected; call select(architecture) first.")
-        exits = self._labelling.exits
+        return self._labelling
+
+    def _read(self, stage: int) -> Tensor:
+        """Whether each channel that an exit hangs on is there by then."""
+        mask: Tensor = getattr(self, f"_exit_mask_{stage}")
+        return mask > 0
+
+    def _values(self, image: Tensor, exits: tuple[int, ...]) -> list[Tensor]:
         values: list[Tensor] = []
         hosts = set(self._graph.hosts)
         for index, node in enumerate(self._graph.nodes):
@@ -139,7 +189,7 @@ class MaskedNetwork(nn.Module):
                 values.append(image)  # a place no exit hangs at: never read
             else:
                 values.append(self._run(index, [values[operand] for operand in node.operands]))
-        return tuple(self._answers(values, exits))
+        return values
 
     def _run(self, index: int, operands: list[Tensor]) -> Tensor:
         layer = self.layer(index)
