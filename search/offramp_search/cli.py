@@ -147,6 +147,14 @@ def search(
     train_images: Annotated[
         int | None, typer.Option(min=1, help="Train on so many at most.", show_default=False)
     ] = None,
+    smaller: Annotated[
+        str,
+        typer.Option(
+            "--smaller",
+            help="Set smaller static networks beside the result, trained alike: shares of the "
+            "base's width, multiples of 1/groups, separated by commas.",
+        ),
+    ] = "",
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -208,6 +216,7 @@ def search(
         shared_recipe=Recipe(epochs=shared_epochs, learning_rate=0.02),
         final_recipe=Recipe(epochs=epochs, learning_rate=0.02, horizontal_flip=True, pad_crop=2),
         train_images=train_images,
+        smaller_shares=_read_shares(smaller),
         programs=programs,
         limit=limit,
         confidence=confidence,
@@ -228,6 +237,15 @@ def methods(as_json: JsonOption = False) -> None:
             columns, [[entry[column] for column in columns] for entry in METHODS]
         ),
     )
+
+
+def _read_shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(share) for share in text.split(",") if share.strip())
+    except ValueError:
+        raise typer.BadParameter(
+            f"--smaller takes numbers such as 0.25,0.5, got {text!r}"
+        ) from None
 
 
 def _read_architecture(path: Path) -> dict[str, str | int]:

@@ -40,8 +40,14 @@ def _offramp(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=500,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *_python_path()])},
     )
+
+
+def _python_path() -> list[str]:
+    """Where these tests found the packages, if it was not where they are installed."""
+    path = os.environ.get("PYTHONPATH")
+    return [path] if path else []
 
 
 @pytest.fixture(scope="session")

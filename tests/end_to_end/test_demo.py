@@ -61,21 +61,30 @@ def test_the_result_holds_every_claim_and_figure(demo: Path) -> None:
     record = json.loads((demo / "runs" / "demo" / "demo.json").read_text())
     again = json.loads((demo / "kept.json").read_text())
     assert record["claims"] == again["claims"]
-    assert len(record["claims"]) == 4 * len(PROGRAMS)
+    assert len(record["claims"]) == 5 * len(PROGRAMS)
     assert record["command"].startswith("__main__.py demo --quick")
     for program in PROGRAMS:
         figures = record["figures"]["programs"][program]
         assert figures["test_images"] == 100
         assert sum(figures["exit_shares"]) == pytest.approx(1)
-        for network in ("static", "dynamic", "last_exit"):
-            assert figures[network]["accuracy"] > 0.4  # guessing gives 0.33
-            assert 0 < figures[network]["median_ms"] <= figures[network]["p90_ms"]
+        networks = {name: figures[name] for name in ("static", "dynamic", "last_exit")}
+        for network in networks.values():
+            assert network["accuracy"] > 0.4  # guessing gives 0.33
+        networks["smaller"] = figures["smaller"]["50%"]
+        for network in networks.values():
+            assert 0 < network["median_ms"] <= network["p90_ms"]
+        # A quarter of the multiply-adds.
+        assert networks["smaller"]["median_ms"] < networks["static"]["median_ms"]
+        equal = networks["static"] if figures["equal_share"] is None else networks["smaller"]
+        assert figures["speedup_over_equal"] == pytest.approx(
+            equal["mean_ms"] / networks["dynamic"]["mean_ms"]
+        )
     assert (demo / "runs" / "demo" / "demo.png").stat().st_size > 10_000
 
 
 def test_the_table_and_the_line_to_try_are_printed(demo: Path, offramp: Offramp) -> None:
     printed = (demo / "stdout.txt").read_text()
-    for word in ("static", "dynamic", *PROGRAMS, "With 95 % confidence"):
+    for word in ("static", "static, 50% wide", "dynamic", *PROGRAMS, "With 95 % confidence"):
         assert word in printed
     (line,) = [line for line in printed.splitlines() if line.startswith("try: offramp ")]
     words = line.removeprefix("try: offramp ").split()
@@ -157,6 +166,18 @@ def test_search_takes_a_network_of_ones_own(images: Path, tmp_path: Path, offram
     assert built["search"] is None
     assert built["architecture"] == found["architecture"]
     assert built["multiply_adds"] == found["multiply_adds"]
+
+
+def test_layers_can_be_tied(images: Path, tmp_path: Path, offramp: Offramp) -> None:
+    # Two layers that write maps of one shape are one decision.
+    factory = _FACTORY.replace("3, 16", "3, 32").replace("nn.MaxPool2d(2),", "")
+    factory = factory.replace("16, 32", "32, 32").replace("(16)", "(32)")
+    (tmp_path / "my_network.py").write_text(factory)
+    (tmp_path / "given.json").write_text('{"0": "1+1", "3": "1+1"}')
+    arguments = search_arguments(images, "--architecture", "given.json", "--tie")
+    done = offramp(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert "missing: [], unknown: ['3']" in done.stderr
 
 
 def test_an_architecture_of_another_space_is_refused(

@@ -4,6 +4,6 @@ from offramp_search.devices._base import Device
 from offramp_search.devices._file import record_table
 from offramp_search.devices._host import HostDevice
 from offramp_search.devices._recorded import RecordedDevice
-from offramp_search.devices._table import LatencyTable
+from offramp_search.devices._table import CALL, LatencyTable
 
-__all__ = ["Device", "HostDevice", "LatencyTable", "RecordedDevice", "record_table"]
+__all__ = ["CALL", "Device", "HostDevice", "LatencyTable", "RecordedDevice", "record_table"]

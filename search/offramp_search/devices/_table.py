@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from offramp_search.devices._base import Device
 
-__all__ = ["LatencyTable"]
+__all__ = ["CALL", "LatencyTable"]
 
 _BLOCKS_PER_PROGRAM = 64
 
@@ -43,7 +43,8 @@ class _Call(Block):
         return nn.ReLU().eval()
 
 
-_CALL = _Call()
+CALL: Block = _Call()
+"""The block whose latency is the price of a call; `predict` looks it up."""
 
 
 @final
@@ -135,7 +136,7 @@ class LatencyTable:
 
     def knows(self, blocks: Iterable[Block]) -> bool:
         """Whether ``predict`` needs nothing measured."""
-        return {_CALL.key, *(block.key for block in blocks)} <= self._content.blocks.keys()
+        return {CALL.key, *(block.key for block in blocks)} <= self._content.blocks.keys()
 
     def require(
         self, blocks: Iterable[Block], progress: Callable[[int, int], None] | None = None
@@ -149,7 +150,7 @@ class LatencyTable:
         Raises:
             DeviceError: The device cannot be reached, or a block does not run there.
         """
-        wanted = {block.key: block for block in (_CALL, *blocks)}
+        wanted = {block.key: block for block in (CALL, *blocks)}
         if wanted.keys() <= self._content.blocks.keys():
             return
         if isinstance(self._device, RecordedDevice):
@@ -176,7 +177,7 @@ class LatencyTable:
         Raises:
             DeviceError: A block is not in the table.
         """
-        self.latency(_CALL.key)
+        self.latency(CALL.key)
         for block in (block for blocks in stages for block in blocks):
             self.latency(block.key)
         return tuple(
@@ -186,9 +187,9 @@ class LatencyTable:
     def lower_bounds_ms(self, stages: Sequence[Collection[Block]]) -> tuple[float, ...]:
         """What ``predict`` would say if blocks that are not in the table took no time."""
         known = self._content.blocks
-        if _CALL.key not in known:
+        if CALL.key not in known:
             return (0.0,) * len(stages)
-        call_ms = self._median_ms(_CALL.key)
+        call_ms = self._median_ms(CALL.key)
         return tuple(
             call_ms
             + math.fsum(

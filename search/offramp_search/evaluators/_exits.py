@@ -54,7 +54,7 @@ def exit_features(
     with torch.inference_mode():
         batches = [
             [part.float().cpu().numpy() for part in network.exit_features(batch.to(device).float())]
-            for batch in torch.from_numpy(images).split(batch_size)
+            for batch in torch.split(torch.from_numpy(images), batch_size)
         ]
     return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
 

@@ -94,7 +94,8 @@ def fit_exit(
     )
 
     def unrotated() -> torch.Tensor:
-        return torch.linalg.solve_triangular(factor.T, rotated.T, upper=True).T
+        weight: torch.Tensor = torch.linalg.solve_triangular(factor.T, rotated.T, upper=True).T
+        return weight
 
     def objective() -> torch.Tensor:
         optimizer.zero_grad()
@@ -103,7 +104,7 @@ def fit_exit(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(objective)  # type: ignore[arg-type]
+    optimizer.step(objective)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         weight = unrotated() / scale
         return LinearExit(weight.float().numpy(), (bias - weight @ mean).float().numpy())

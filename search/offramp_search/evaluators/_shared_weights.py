@@ -50,7 +50,7 @@ class SharedWeights(Evaluator):
         train: ImageSet,
         search: ImageSet,
         recalibration_images: int = 512,
-        fitting_images: int = 2_000,
+        fitting_images: int = 1_500,
         batch_size: int = 256,
     ) -> None:
         if not isinstance(network, nn.Module):

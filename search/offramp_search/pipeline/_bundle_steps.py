@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import torch
 
 from offramp import Bundle, DynamicClassifier
@@ -14,6 +15,7 @@ from offramp._files import write_atomically
 from offramp.bundle import LatencyEntry, Provenance
 from offramp.calibration import Promises, calibrate
 from offramp.latency import Latency
+from offramp.policy import choose_exits
 from offramp.profiling import collect_logits
 from offramp.runtimes import open_runtime
 from offramp_export import export
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import ExitStack
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from offramp_export.network import MultiStageNetwork
@@ -41,6 +42,7 @@ __all__ = [
     "measure_once",
     "measured_programs",
     "record_latency",
+    "search_accuracy",
     "tradeoff",
 ]
 
@@ -165,13 +167,36 @@ def _calibration_logits(context: Context, bundle: Bundle, program: str) -> NDArr
     return logits
 
 
+def search_accuracy(context: Context, bundle: Bundle, program: str, *, early_exits: bool) -> float:
+    """Share of right answers of a program on the search-validation split.
+
+    Args:
+        context: The run.
+        bundle: Where the program is.
+        program: Its name.
+        early_exits: Whether its policy lets images leave early; otherwise the last exit answers.
+    """
+    images = context.splits.search
+    with open_runtime(bundle, program) as runtime:
+        logits = collect_logits(runtime, images.images)
+    answers = logits[-1]
+    if early_exits:
+        answers = logits[choose_exits(bundle.policy(program), logits), np.arange(len(images))]
+    return float((answers.argmax(axis=-1) == images.labels).mean())
+
+
 def measure_once(
-    context: Context, classifiers: ExitStack, static: Bundle, dynamic: Bundle
+    context: Context,
+    classifiers: ExitStack,
+    static: Bundle,
+    dynamic: Bundle,
+    smaller: Mapping[float, Bundle],
 ) -> Mapping[str, Measured]:
     """Predict the test split with everything, image by image; the only time it is read.
 
     Three entries per program: ``static NAME``, ``dynamic NAME`` and ``last exit NAME``, the
     dynamic network made to run to its last exit, which is what its certificate is counted from.
+    One more for each smaller static network, ``SHARE NAME``.
     """
     path = context.folder / "measured.json"
     if path.exists():
@@ -183,6 +208,7 @@ def measure_once(
             ("static", static, "last"),
             ("dynamic", dynamic, None),
             ("last exit", dynamic, "last"),
+            *((str(share), bundle, "last") for share, bundle in smaller.items()),
         ):
             loaded[f"{name} {program}"] = classifiers.enter_context(
                 DynamicClassifier.load(bundle, program=program, policy=policy, threads=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 from offramp_search.report import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from offramp.bundle import Bundle, Certificate
     from offramp.latency import Latency
@@ -32,6 +32,9 @@ class Row:
         last_exit: The same network without early exits.
         exit_shares: Share of the test images that left at each exit.
         certificate: What the policy was calibrated to.
+        smaller: Smaller static networks: share of the base's width -> what it answered.
+        equal_share: The narrowest of them that was at least as accurate as the dynamic network on
+            the search-validation split; ``None`` if there is none.
     """
 
     program: str
@@ -40,6 +43,8 @@ class Row:
     last_exit: Measured
     exit_shares: tuple[float, ...]
     certificate: Certificate
+    smaller: Mapping[float, Measured]
+    equal_share: float | None
 
     @property
     def mean_ratio(self) -> float:
@@ -66,6 +71,15 @@ class Row:
         """How many times faster than the static network the dynamic one is, in the mean."""
         return self.static.latency.mean_ms / self.dynamic.latency.mean_ms
 
+    @property
+    def speedup_over_equal(self) -> float:
+        """How many times faster than the smallest static network of equal accuracy.
+
+        Where no smaller one is as accurate that is the static network itself.
+        """
+        equal = self.static if self.equal_share is None else self.smaller[self.equal_share]
+        return equal.latency.mean_ms / self.dynamic.latency.mean_ms
+
     def claims(self, *, mean_speedup: float, certified_drop: float) -> tuple[Claim, ...]:
         """What the run set out to show for this program.
 
@@ -73,7 +87,7 @@ class Row:
             mean_speedup: The goal for the mean latency.
             certified_drop: The goal for the accuracy that early exits may cost, a fraction.
         """
-        return (
+        claims = [
             Claim.at_least(
                 f"static {self.program} mean latency over dynamic {self.program} mean latency",
                 self.mean_speedup,
@@ -97,7 +111,19 @@ class Row:
                 None,
                 True,
             ),
-        )
+        ]
+        if self.smaller:
+            name = "itself" if self.equal_share is None else f"of {self.equal_share:.0%} width"
+            claims.append(
+                Claim(
+                    f"mean latency of the smallest static network of equal accuracy ({name}) over "
+                    f"that of dynamic {self.program}",
+                    self.speedup_over_equal,
+                    None,
+                    True,
+                )
+            )
+        return tuple(claims)
 
 
 @final
@@ -128,9 +154,21 @@ class Outcome:
 
 
 def make_rows(
-    measured: Mapping[str, Measured], dynamic: Bundle, programs: tuple[str, ...]
+    measured: Mapping[str, Measured],
+    dynamic: Bundle,
+    programs: tuple[str, ...],
+    shares: Sequence[float],
+    equal_shares: Mapping[str, float | None],
 ) -> tuple[Row, ...]:
-    """Put what was measured side by side."""
+    """Put what was measured side by side.
+
+    Args:
+        measured: As ``measure_once`` returns it.
+        dynamic: The bundle to ship.
+        programs: One row each.
+        shares: Of the smaller static networks.
+        equal_shares: Program -> the one of equal accuracy.
+    """
     num_exits = len(dynamic.manifest.stages)
     return tuple(
         Row(
@@ -140,6 +178,8 @@ def make_rows(
             last_exit=measured[f"last exit {program}"],
             exit_shares=measured[f"dynamic {program}"].exit_shares(num_exits),
             certificate=dynamic.policy(program).certificates[0],
+            smaller={share: measured[f"{share} {program}"] for share in shares},
+            equal_share=equal_shares.get(program),
         )
         for program in programs
     )

@@ -20,13 +20,20 @@ COLUMNS = ("program", "network", "accuracy", "mean ms", "median", "p90", "ratio"
 
 
 def table_rows(outcome: Outcome) -> list[tuple[str, ...]]:
-    """Cells for the columns: the static and the dynamic network of each program."""
+    """Cells for the columns: the static networks and the dynamic one of each program."""
     rows = []
     for row in outcome.rows:
         shares = "/".join(f"{100 * share:.0f}" for share in row.exit_shares)
         rows.append(_cells(row.program, "static", row.static, 1.0, "-"))
+        for share, measured in sorted(row.smaller.items(), reverse=True):
+            ratio = measured.latency.mean_ms / row.static.latency.mean_ms
+            rows.append(_cells(row.program, _smaller(share), measured, ratio, "-"))
         rows.append(_cells(row.program, "dynamic", row.dynamic, row.mean_ratio, shares))
     return rows
+
+
+def _smaller(share: float) -> str:
+    return f"static, {share:.0%} wide"
 
 
 def _cells(
@@ -80,6 +87,11 @@ def _row_figures(row: Row) -> dict[str, Any]:
         "median_ratio": row.median_ratio,
         "exit_shares": row.exit_shares,
         "certificate": row.certificate,
+        "smaller": {
+            f"{share:.0%}": _measured_figures(measured) for share, measured in row.smaller.items()
+        },
+        "equal_share": row.equal_share,
+        "speedup_over_equal": row.speedup_over_equal,
     }
 
 
@@ -101,6 +113,10 @@ def plot_outcome(outcome: Outcome, path: Path) -> None:
         for point in (
             _point(row.program, "static", row.static),
             _point(row.program, "dynamic", row.dynamic),
+            *(
+                _point(row.program, _smaller(share), measured)
+                for share, measured in row.smaller.items()
+            ),
         )
     ]
     plot_tradeoff(
@@ -117,5 +133,5 @@ def _point(program: str, network: str, measured: Measured) -> Point:
         measured.latency.mean_ms,
         measured.accuracy,
         group=program,
-        is_static=network == "static",
+        is_static=network != "dynamic",
     )

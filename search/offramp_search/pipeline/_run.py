@@ -14,12 +14,14 @@ from offramp_search.pipeline._bundle_steps import (
     measure_once,
     measured_programs,
     record_latency,
+    search_accuracy,
     tradeoff,
 )
 from offramp_search.pipeline._context import Context, bind_data, load_splits
 from offramp_search.pipeline._outcome import Outcome, make_rows
 from offramp_search.pipeline._reporter import Reporter
 from offramp_search.pipeline._search_step import make_budget, search_architecture
+from offramp_search.pipeline._smaller import equally_accurate, make_smaller
 from offramp_search.pipeline._train_steps import (
     load_static,
     train_base,
@@ -96,9 +98,20 @@ def run_pipeline(
 
     dynamic_bundle = export_once(context, "dynamic", network, settings.programs, architecture)
     dynamic_bundle = certify(context, dynamic_bundle)
+    smaller = make_smaller(context, space, masked, static, programs)
+    equal_shares = {}
+    for program in programs if smaller else ():
+        accuracy = search_accuracy(context, dynamic_bundle, program, early_exits=True)
+        equal_shares[program] = equally_accurate(smaller, program, accuracy)
     with ExitStack() as classifiers:
-        measured = measure_once(context, classifiers, static_bundle, dynamic_bundle)
-    rows = make_rows(measured, dynamic_bundle, programs)
+        measured = measure_once(
+            context,
+            classifiers,
+            static_bundle,
+            dynamic_bundle,
+            {one.share: one.bundle for one in smaller},
+        )
+    rows = make_rows(measured, dynamic_bundle, programs, settings.smaller_shares, equal_shares)
     curves = {}
     for row in rows:
         dynamic_bundle, curves[row.program] = tradeoff(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, final
 import msgspec
 
 from offramp._files import write_atomically
-from offramp.errors import ResumeError
+from offramp.errors import DataError, ResumeError
 from offramp_search.training import Recipe
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Settings:
         search_images: Images to compare architectures on at most.
         calibration_images: Images to certify thresholds on at most.
         test_images: Images to report on at most.
+        smaller_shares: Static networks to set beside the one that is found, each a share of the
+            base's width, trained as it is.
         programs: What to export, ``runtime/precision`` each.
         limit: The largest drop of accuracy that early exits may cost, a fraction.
         confidence: Of the certificate.
@@ -81,10 +83,19 @@ class Settings:
     search_images: int | None = 5_000
     calibration_images: int | None = None
     test_images: int | None = None
+    smaller_shares: tuple[float, ...] = ()
     programs: tuple[str, ...] = ("litert/float32", "litert/int8")
     limit: float = 0.01
     confidence: float = 0.95
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for share in self.smaller_shares:
+            if not 0 < share < 1 or share * self.groups % 1:
+                raise DataError(
+                    f"a smaller static network of {share:g} of the width cannot be cut from layers "
+                    f"in {self.groups} groups; give multiples of 1/{self.groups} below 1"
+                )
 
     def bind(self, folder: Path) -> None:
         """Make a folder the place of this run, or make sure that it is.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from offramp_search.bases import Base
     from offramp_search.spaces import Architecture, Space
 
-__all__ = ["random_architecture", "static_network"]
+__all__ = ["first_stage_alone", "random_architecture", "static_network"]
 
 _ATTEMPTS = 1_000
 
@@ -34,6 +34,23 @@ class _WholeStage(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         return (self.module(self.preprocess(image)),)
+
+
+@final
+class _Unfollowed(nn.Module):
+    """A first stage that nothing follows: it hands nothing on."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.stage(image)[0],)
+
+
+def first_stage_alone(network: MultiStageNetwork) -> MultiStageNetwork:
+    """A static network: the first stage of a multi-stage one, with its exit, sharing weights."""
+    return MultiStageNetwork([_Unfollowed(network.stages[0])])
 
 
 def static_network(base: Base) -> MultiStageNetwork:

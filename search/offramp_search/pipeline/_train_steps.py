@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from offramp_search.bases import load_base
-from offramp_search.pipeline._supernet import random_architecture, static_network
+from offramp_search.data import take_stratified
+from offramp_search.evaluators import fit_exits, recalibrate
+from offramp_search.pipeline._supernet import first_stage_alone, random_architecture, static_network
 from offramp_search.training import train
 from offramp_search.weights import load_weights, save_weights
 
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
     from offramp_search.spaces.static_transform import MaskedNetwork
     from offramp_search.training import Recipe, TrainingProgress
 
-__all__ = ["load_static", "train_base", "train_final", "train_shared"]
+__all__ = [
+    "load_static",
+    "smaller_name",
+    "train_base",
+    "train_final",
+    "train_shared",
+    "train_smaller",
+]
+
+_FITTING_IMAGES = 2_000
 
 
 def load_static(context: Context) -> Base:
@@ -72,9 +83,60 @@ def train_final(
     teacher: MultiStageNetwork,
 ) -> MultiStageNetwork:
     """The network that was found, from the shared weights on."""
-    network = space.build(architecture, weights=masked)
+    network = _inherit(context, "network", space, masked, architecture)
     _train_once(context, "network", network, context.settings.final_recipe, teacher)
     return network.eval()
+
+
+def train_smaller(
+    context: Context,
+    space: StaticTransform,
+    masked: MaskedNetwork,
+    share: float,
+    teacher: MultiStageNetwork,
+) -> MultiStageNetwork:
+    """A static network with a share of the base's channels, by the recipe of the one found.
+
+    It is the first stage of thin stages of full depth, and starts from the shared weights too.
+    """
+    stages = space.num_stages
+    shares = [share + (1 - share) * stage / stages for stage in range(stages - 1)]
+    name = smaller_name(share)
+    whole = _inherit(context, name, space, masked, space.width_architecture(shares))
+    network = first_stage_alone(whole)
+    _train_once(context, name, network, context.settings.final_recipe, teacher)
+    return network.eval()
+
+
+def smaller_name(share: float) -> str:
+    """What files of a smaller static network are called."""
+    return f"static-{100 * share:.0f}-percent"
+
+
+def _inherit(
+    context: Context,
+    name: str,
+    space: StaticTransform,
+    masked: MaskedNetwork,
+    architecture: Architecture,
+) -> MultiStageNetwork:
+    """Build a network with the shared weights, and with exits that fit its features.
+
+    An exit that hangs in the middle of the network was hardly trained with the shared weights, and
+    would spend the training to come on catching up.
+    """
+    if _weights_path(context, name).exists():
+        return space.build(architecture)  # trained already
+    images = take_stratified(context.splits.train, _FITTING_IMAGES, seed=context.settings.seed)
+    masked.select(architecture)
+    recalibrate(masked, images.images)
+    for stage, fitted in enumerate(fit_exits(masked, images)):
+        masked.set_exit(stage, torch.from_numpy(fitted.weight), torch.from_numpy(fitted.bias))
+    return space.build(architecture, weights=masked)
+
+
+def _weights_path(context: Context, name: str) -> Path:
+    return context.folder / f"{name}.safetensors"
 
 
 def _train_once(
@@ -86,7 +148,7 @@ def _train_once(
     *,
     before_step: Callable[[int, np.random.Generator], None] | None = None,
 ) -> None:
-    path = context.folder / f"{name}.safetensors"
+    path = _weights_path(context, name)
     if path.exists():
         load_weights(network, path)
         context.reporter.say(f"{name}: weights found in {path.name}")

@@ -45,6 +45,8 @@ def test_help_is_there(command: str, tmp_path: Path) -> None:
         (["--data", "nonsense", "--out", "o"], "is no folder, and no data set either"),
         (["--data", "x", "--out", "o", "--budget-mean-ms", "-1"], "--budget-mean-ms"),
         (["--data", "x", "--out", "o", "--method", "magic"], "magic"),
+        (["--data", "x", "--out", "o", "--smaller", "half"], "numbers such as 0.25,0.5"),
+        (["--data", "x", "--out", "o", "--smaller", "0.3"], "give multiples of 1/8 below 1"),
     ],
 )
 def test_bad_options_are_one_sentence(arguments: list[str], words: str, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_training_that_diverges_says_so(images: ImageSet) -> None:
 
 
 def test_what_cannot_be_evaluated_is_refused(images: ImageSet) -> None:
-    with pytest.raises(ValueError, match=r"at least 1 .* got 0, 256 and 2000"):
+    with pytest.raises(ValueError, match=r"at least 1 .* got 0, 256 and 1500"):
         SharedWeights(Shifted(), train=images, search=images, recalibration_images=0)
     with pytest.raises(ValueError, match="fitting_images at least 0, got 512, 256 and -1"):
         SharedWeights(Shifted(), train=images, search=images, fitting_images=-1)
