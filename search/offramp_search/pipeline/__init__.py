@@ -1,12 +1,13 @@
 """From images to a certified bundle, in steps that each leave a file and are not done twice."""
 
+from offramp_search.pipeline._context import load_splits
 from offramp_search.pipeline._measure import Measured, measure_interleaved
 from offramp_search.pipeline._outcome import Outcome, Row
 from offramp_search.pipeline._present import COLUMNS, as_figures, plot_outcome, table_rows
 from offramp_search.pipeline._reporter import Reporter
 from offramp_search.pipeline._run import run_pipeline
 from offramp_search.pipeline._settings import Settings
-from offramp_search.pipeline._supernet import random_architecture
+from offramp_search.pipeline._supernet import random_architecture, static_network
 
 __all__ = [
     "COLUMNS",
@@ -16,9 +17,11 @@ __all__ = [
     "Row",
     "Settings",
     "as_figures",
+    "load_splits",
     "measure_interleaved",
     "plot_outcome",
     "random_architecture",
     "run_pipeline",
+    "static_network",
     "table_rows",
 ]
