@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
     from offramp import Bundle
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks on this system")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks on this system"),
+    # Other tests of the session have loaded a converter, and with it JAX, which dislikes forks.
+    pytest.mark.filterwarnings("ignore:.*JAX is multithreaded:RuntimeWarning"),
+]
 
 _inherited: Any = None
 

@@ -188,6 +188,7 @@ def test_threads_and_streams_share_one_budget(calibrated: Bundle) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks on this system")
+@pytest.mark.filterwarnings("ignore:.*JAX is multithreaded:RuntimeWarning")
 def test_a_forked_child_is_refused(calibrated: Bundle) -> None:
     with _governed(calibrated) as governed:
         child = os.fork()
