@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from offramp.bundle import Bundle, Policy
-    from offramp.classifier import Category, DynamicClassifier, Prediction
+    from offramp.classifier import Category, DynamicClassifier, LiveClassifier, Prediction
     from offramp.errors import OfframpError
+    from offramp.governor import GovernedClassifier
     from offramp.latency import Latency
 
 __all__ = [
     "Bundle",
     "Category",
     "DynamicClassifier",
+    "GovernedClassifier",
     "Latency",
+    "LiveClassifier",
     "OfframpError",
     "Policy",
     "Prediction",
@@ -36,7 +39,9 @@ _HOMES = {
     "Bundle": "offramp.bundle",
     "Category": "offramp.classifier",
     "DynamicClassifier": "offramp.classifier",
+    "GovernedClassifier": "offramp.governor",
     "Latency": "offramp.latency",
+    "LiveClassifier": "offramp.classifier",
     "OfframpError": "offramp.errors",
     "Policy": "offramp.bundle",
     "Prediction": "offramp.classifier",

@@ -73,9 +73,9 @@ class LiveClassifier:
             ``close`` raises it.
         reuse_below: Give the last answer again, with the reason ``reused``, to a frame that
             differs from the last one classified by less than this in each of 16 × 16 blocks, in
-            steps of 0 to 255 of any colour; ``None`` classifies every frame. Noise of a camera is
-            around 1. Frames are then decoded before ``predict`` is called, so that neither its
-            ``total_ms`` nor a deadline counts that.
+            steps of 0 to 255 of any colour; ``None`` classifies every frame. Frames are
+            then decoded before ``predict`` is called, so that neither its ``total_ms`` nor a
+            deadline counts that.
         reuse_for_ms: Classify anew after so many milliseconds of timestamps, however still.
         options: As for ``Classifier.predict``, for every frame.
     """
