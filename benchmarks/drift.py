@@ -248,7 +248,7 @@ def timings(network: Cifar10Network) -> dict[str, Any]:
             "median": float(np.median(record_us)),
             "p90": float(np.quantile(record_us, 0.9)),
         },
-        "samples_ms": samples,
+        "samples_ms": {name: [round(ms, 5) for ms in taken] for name, taken in samples.items()},
     }
 
 
