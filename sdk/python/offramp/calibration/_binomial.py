@@ -29,7 +29,8 @@ __all__ = [
     "smallest_rate",
 ]
 
-_BISECTIONS = 60
+# Of a rate, relative to it.
+_PRECISION = 1e-10
 
 
 def binomial_cdf(events: int, samples: int, rate: float) -> float:
@@ -71,14 +72,34 @@ def smallest_rate(events: int, samples: int, confidence: float) -> float:
     """
     if events >= samples:
         return 1.0
-    refused, certified = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        middle = (refused + certified) / 2.0
-        if binomial_cdf(events, samples, middle) <= 1.0 - confidence:
-            certified = middle
+    risk = 1.0 - confidence
+    refused, certified = events / samples, 1.0
+    rate = min(0.999, (events + 1.0 + 2.0 * math.sqrt(events + 1.0)) / samples)
+    while certified - refused > _PRECISION * certified:
+        if not refused < rate < certified:
+            rate = (refused + certified) / 2.0
+        excess = binomial_cdf(events, samples, rate) - risk
+        if excess <= 0.0:
+            certified = rate
         else:
-            refused = middle
+            refused = rate
+        # Newton's step; the slope is minus the density of the beta distribution. A little beyond,
+        # so that the other side of the edge is seen soon and the interval closes.
+        slope = _slope(events, samples, rate)
+        step = excess / slope if slope > 0.0 else math.inf
+        rate += step + math.copysign(_PRECISION * rate / 4.0, step)
     return certified
+
+
+def _slope(events: int, samples: int, rate: float) -> float:
+    logs = _log_factorials(1 << samples.bit_length())
+    return math.exp(
+        logs[samples]
+        - logs[events]
+        - logs[samples - events - 1]
+        + events * math.log(rate)
+        + (samples - events - 1) * math.log1p(-rate)
+    )
 
 
 def most_events(samples: int, limit: float, confidence: float) -> int:
