@@ -30,6 +30,7 @@ DEBIAN_PACKAGES = (
 EMULATOR = "qemu-aarch64-static"
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 SITE = "opt/offramp"
+CPUS = "sys/devices/system/cpu"
 
 
 class CannotRunError(RuntimeError):
@@ -75,8 +76,11 @@ def make_root(root: Path) -> None:
         root.mkdir(parents=True)
         for deb in sorted(debs.glob("*_arm64.deb")) + sorted(debs.glob("*_all.deb")):
             subprocess.run(["dpkg-deb", "-x", deb, root], check=True)
-        for folder in ("proc", "dev", "tmp", SITE, "wheels"):
+        for folder in ("proc", "dev", "tmp", CPUS, SITE, "wheels"):
             (root / folder).mkdir(parents=True, exist_ok=True)
+        # The kernels' library asks for them; the rest of this machine's /sys is of another kind.
+        for name in ("possible", "present"):
+            (root / CPUS / name).write_text("0-1\n")
         shutil.copy(_emulator(downloads, debs), root / "usr/bin" / EMULATOR)
         for file in wheels.glob("*.whl"):
             shutil.copy(file, root / "wheels")
@@ -88,7 +92,7 @@ def make_root(root: Path) -> None:
 
 
 def run(
-    root: Path, *arguments: str, cpu: str = "max", shared: Path | None = None
+    root: Path, *arguments: str, cpu: str = "cortex-a72", shared: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the root's Python.
 
@@ -227,7 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("root", type=Path)
     parser.add_argument("--shared", type=Path, help="a folder to see as /shared")
-    parser.add_argument("--cpu", default="max", help="the processor to be, as qemu calls it")
+    parser.add_argument("--cpu", default="cortex-a72", help="the processor to be, as qemu calls it")
     parser.add_argument("arguments", nargs="*", help="of the root's Python, after --")
     given = parser.parse_args()
     try:

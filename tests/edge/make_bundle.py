@@ -97,6 +97,7 @@ def threshold(logits: NDArray[np.float32]) -> float:
 
 
 def make(folder: Path) -> None:
+    torch.set_num_threads(1)  # more of them only wait for each other where the machine is busy
     torch.manual_seed(7)
     generator = np.random.default_rng(7)
     stages = [

@@ -216,7 +216,7 @@ def verify(
     """Run the test images through every program that the SDK can run, and compare.
 
     Logits may differ by 1e-4 of the exit's largest recorded logit in float32 (1e-2 in float16) and
-    by one quantisation step of the exit's logits in int8. Answers, and the exits taken under each
+    by four quantisation steps of the exit's logits in int8. Answers, and the exits taken under each
     policy, may not differ at all.
 
     Args:

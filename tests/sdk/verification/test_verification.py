@@ -92,7 +92,7 @@ def test_the_tolerances_are_those_stated(bundle: Bundle) -> None:
         assert floating.tolerances[exit] == pytest.approx(1e-4 * np.abs(recorded[exit]).max())
         step = bundle.program("litert/int8").stages[exit].outputs[0].quantization
         assert step is not None
-        assert integer.tolerances[exit] == pytest.approx(step.scale, rel=1e-4)
+        assert integer.tolerances[exit] == pytest.approx(4 * step.scale, rel=1e-4)
 
 
 def test_answers_that_differ_are_counted(

@@ -11,13 +11,14 @@ from offramp._optional import require
 from offramp.errors import ProgramError
 from offramp.runtimes._edges import Edge
 from offramp.runtimes._engine import Buffers, Engine, StageEdges, check_threads, refusals
+from offramp.runtimes._tflite_verify import verify_flatbuffer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from offramp.bundle import ProgramStage
+    from offramp.bundle import ProgramStage, TensorEntry
 
 __all__ = ["TFLiteEngine"]
 
@@ -44,6 +45,7 @@ class TFLiteEngine(Engine):
     def __init__(self, program: bytes, *, threads: int = 1) -> None:
         check_threads(threads)
         interpreter = require("tflite_runtime.interpreter", extra="tflite").Interpreter
+        verify_flatbuffer(program)
         with refusals(_NAME, "load the program"):
             self._interpreter: Any = interpreter(model_content=program, num_threads=threads)
         self._engine: Any = self._interpreter._interpreter
@@ -70,7 +72,8 @@ class TFLiteEngine(Engine):
     def bind(self, stages: tuple[ProgramStage, ...]) -> Buffers:
         """Allocate all tensors and look at their memory."""
         signatures = self._interpreter._get_full_signature_list()
-        runs, places = [], []
+        runs = []
+        logits: list[NDArray[Any]] = []
         image: NDArray[Any] | None = None
         carry: list[NDArray[Any]] = []
         for number, stage in enumerate(stages):
@@ -88,19 +91,31 @@ class TFLiteEngine(Engine):
             ]
             if outputs[0] in inputs:
                 raise ProgramError(f"the logits of {name} are one of its inputs; export it anew")
-            views = [self._view(*place) for place in inputs]
+            views = [
+                self._view(*place, entry) for place, entry in zip(inputs, stage.inputs, strict=True)
+            ]
             if image is None:
                 (image,) = views
             runs.append((subgraph, list(zip(views, carry, strict=number > 0))))
-            places.append((inputs, outputs))
-            carry = [self._view(*place) for place in outputs[1:]]
-        logits = tuple(self._view(*outputs[0]) for _, outputs in places)
+            results = [
+                self._view(*place, entry)
+                for place, entry in zip(outputs, stage.outputs, strict=True)
+            ]
+            logits.append(results[0])
+            carry = results[1:]
         assert image is not None
         self._runs = runs
-        return Buffers(image[0], logits)
+        return Buffers(image[0], tuple(logits))
 
-    def _view(self, subgraph: int, tensor: int) -> NDArray[Any]:
-        array: NDArray[Any] = self._engine.tensor(self._engine, tensor, subgraph)
+    def _view(self, subgraph: int, tensor: int, entry: TensorEntry) -> NDArray[Any]:
+        with refusals(_NAME, "show the program's tensors"):
+            array: NDArray[Any] = self._engine.tensor(self._engine, tensor, subgraph)
+        # What it says of itself need not be what was allocated.
+        if (array.dtype.name, array.shape) != (entry.dtype, entry.shape):
+            raise ProgramError(
+                f"tensor {tensor} of the program holds {array.dtype} {array.shape}, the manifest "
+                f"lists {entry.dtype} {entry.shape}"
+            )
         return array
 
     def run(self, stage: int) -> None:
