@@ -59,7 +59,8 @@ def draw(generator: np.random.Generator, label: int, height: int, width: int) ->
     tint = np.cos(2 * np.pi * (label / len(LABELS) + np.arange(3) / 3))
     image = 128 + generator.uniform(5, 60) * wave[..., None] + generator.uniform(0, 25) * tint
     image = image + generator.uniform(-30, 30, 3) + generator.normal(0, 20, (height, width, 3))
-    return image.clip(0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = image.clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def draw_many(
@@ -84,7 +85,7 @@ def train(stages: list[Stage], generator: np.random.Generator) -> None:
             loss = loss + nn.functional.cross_entropy(logits, torch.from_numpy(labels[rows]))
             carry = rest[0] if rest else carry
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
 
