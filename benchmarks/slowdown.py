@@ -23,6 +23,7 @@ import contextlib
 import io
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -261,21 +262,25 @@ def measure(
             )
             ways[name]["governed"] = _Way(governed, images)
             ways[name]["governed"].clock = clock
+        began, began_on_processor = time.perf_counter(), time.process_time()
         for number in range(ROUNDS * IMAGES // IMAGES_PER_TURN):
             everyone = [way for of_set in ways.values() for way in of_set.values()]
             for way in everyone if number % 2 else reversed(everyone):
                 way.turn(number * IMAGES_PER_TURN % IMAGES, period_ms)
+        share = (time.process_time() - began_on_processor) / (time.perf_counter() - began)
     runs = {
         name: {kind: way.run(labels) for kind, way in of_set.items()}
         for name, of_set in ways.items()
     }
     _print(program, runs, deadline_ms, a_frame_ms)
+    print(f"  {share:.1%} of the time on the processor; the rest it was somebody else's")
     figures = {
         "stage_limits_ms": limits_ms,
         "deadline_ms": deadline_ms,
         "budget_ms_per_frame": a_frame_ms,
         "frames_per_window": WINDOW_FRAMES,
         "period_ms": period_ms,
+        "share_of_time_on_the_processor": share,
         "policies": [known for known in bundle.manifest.policies if known.program == program],
         "runs": runs,
     }
