@@ -206,6 +206,17 @@ def _directory(path: Path) -> int:
         return archive.start_dir
 
 
+def test_a_member_without_a_name(packed: Path) -> None:
+    """Found by fuzzing: what is no name was asked for its last letter."""
+    data = bytearray(packed.read_bytes())
+    start = _directory(packed)
+    data[start + 28 : start + 30] = b"\0\0"  # the name's length; the name becomes an extra field
+    data[start + 30 : start + 32] = struct.pack("<H", len("manifest.json"))
+    packed.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"without a name|not a sound zip"):
+        Bundle.open(packed)
+
+
 @pytest.mark.parametrize("flags", [1, 8])
 def test_zip_flags(packed: Path, flags: int) -> None:
     data = bytearray(packed.read_bytes())

@@ -100,6 +100,8 @@ def _plain_members(
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         name = shown(info.filename)
+        if not name:
+            raise IntegrityError("the zip holds a member without a name; pack it anew")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise IntegrityError(f"{name} is compressed; pack bundles without compression (zip -0)")
         if info.flag_bits & ~_UTF8:
