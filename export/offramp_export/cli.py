@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offramp.errors import DataError, ExportError
+from offramp.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
 
     from offramp.bundle import InputSpec
     from offramp_export.parity import Parity
@@ -31,7 +28,11 @@ _CALIBRATION_IMAGES = 200
 def export(
     source: Annotated[
         str,
-        typer.Argument(help="MODULE:FACTORY; the factory returns the stages, first to last."),
+        typer.Option(
+            "--from",
+            help="MODULE:FACTORY; the factory returns the stages, first to last, or one network "
+            "that is cut at its exits.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write.")],
     labels: Annotated[Path, typer.Option(help="Text file, one label per line, in class order.")],
@@ -42,10 +43,27 @@ def export(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="litert/float32, litert/int8, executorch/float32 or coreml/float16; repeatable. "
-            "Without it: litert/float32."
+            help="Such as litert/float32, litert/int8, executorch/float32 or "
+            "coreml/float16@iOS16; repeatable. An unknown one lists all. Without it: "
+            "litert/float32."
         ),
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Safetensors file with the weights of all of it.")
+    ] = None,
+    exit_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exit",
+            help="Submodule whose result is an exit's logits, first to last; repeatable. Without "
+            "it the network returns the logits of its exits.",
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Of the normalisation of one network's images, such as 0.5,0.5,0.5."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Of the same, such as 0.25,0.25,0.25.")] = None,
     factory_arg: Annotated[
         list[str] | None,
         typer.Option(help="KEY=VALUE, handed to the factory as text; repeatable."),
@@ -64,7 +82,16 @@ def export(
     pictures = _load_images(images, spec, vectors + _CALIBRATION_IMAGES)
     # Vectors that were not calibrated on, where there are images enough for both.
     example, rest = pictures[:vectors], pictures[vectors:]
-    stages = _load_stages(source, factory_arg or [])
+    from offramp_export._source import load_stages
+
+    stages = load_stages(
+        source,
+        factory_arg or [],
+        weights=weights,
+        exits=exit_name or [],
+        normalisation=(mean, std),
+        image_size=(height, width),
+    )
 
     from offramp_export._export import export as export_stages
     from offramp_export.targets import parse_target
@@ -127,33 +154,3 @@ def _load_images(folder: Path, spec: InputSpec, most: int) -> NDArray[np.uint8]:
         raise DataError(f"no images in {folder}; expected {', '.join(sorted(_SUFFIXES))} files")
     order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(paths))[:most]
     return np.stack([load_image(paths[index], spec) for index in order])
-
-
-def _load_stages(source: str, factory_args: Sequence[str]) -> Sequence[nn.Module]:
-    module_name, separator, name = source.partition(":")
-    if not (module_name and separator and name):
-        raise typer.BadParameter(f"got {source!r}, expected MODULE:FACTORY, such as nets:build")
-    arguments = dict(_split_argument(argument) for argument in factory_args)
-    # A console script does not look for modules where it is started; `python` does.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    module = importlib.import_module(module_name)
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        raise ExportError(f"{module_name} has no function {name!r}; expected one that makes stages")
-    stages = factory(**arguments)
-    # A MultiStageNetwork, or anything that holds its stages like one.
-    stages = getattr(stages, "stages", stages)
-    try:
-        return list(stages)
-    except TypeError:
-        raise ExportError(
-            f"{source} returned {type(stages).__name__}, expected a sequence of stages"
-        ) from None
-
-
-def _split_argument(argument: str) -> tuple[str, str]:
-    key, separator, value = argument.partition("=")
-    if not (key.isidentifier() and separator):
-        raise typer.BadParameter(f"got {argument!r}, expected KEY=VALUE")
-    return key, value

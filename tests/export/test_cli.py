@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional
 
 from offramp.bundle import Bundle
 
@@ -39,6 +42,21 @@ def build(classes):
 
 def number():
     return 7
+
+class Whole(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3, 2, 1)
+        self.early = nn.Linear(4, 2)
+        self.late = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.body(x)).mean((2, 3))
+        self.early(x)
+        return self.late(torch.relu(x - 0.1))
+
+def whole():
+    return Whole()
 """
 
 
@@ -74,7 +92,14 @@ def test_a_factory_becomes_a_bundle(
     folder: Path, offramp: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     done = offramp(
-        "nets_of_mine:build", *COMMON, "--factory-arg", "classes=2", "--vectors", "2", "--json"
+        "--from",
+        "nets_of_mine:build",
+        *COMMON,
+        "--factory-arg",
+        "classes=2",
+        "--vectors",
+        "2",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -87,12 +112,49 @@ def test_a_factory_becomes_a_bundle(
     assert bundle.vectors().images.shape == (2, 16, 12, 3)
 
 
+def test_one_network_is_cut_at_named_exits_with_its_weights(
+    folder: Path, offramp: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"body": ((4, 3, 3, 3), (4,)), "early": ((2, 4), (2,)), "late": ((2, 4), (2,))}
+    weights = {
+        f"{name}.{kind}": torch.randn(shape, generator=generator)
+        for name, both in shapes.items()
+        for kind, shape in zip(("weight", "bias"), both, strict=True)
+    }
+    save_file(weights, folder / "whole.safetensors")
+    arguments = ("--from", "nets_of_mine:whole", *COMMON, "--mean", "0,0,0", "--std", "1,1,1")
+    exits = ("--exit", "early", "--exit", "late", "--vectors", "2")
+    done = offramp(*arguments, *exits, "--weights", "whole.safetensors")
+    assert done.returncode == 0, done.stderr
+    bundle = Bundle.open(folder / "bundle")
+    assert [stage.carry_shapes for stage in bundle.manifest.stages] == [((1, 4),), ()]
+    vectors = bundle.vectors()
+    pixels = torch.from_numpy(vectors.images.astype(np.float32)).permute(0, 3, 1, 2) / 255
+    body = functional.conv2d(pixels, weights["body.weight"], weights["body.bias"], 2, 1)
+    pooled = body.relu().mean((2, 3))
+    early = functional.linear(pooled, weights["early.weight"], weights["early.bias"])
+    np.testing.assert_allclose(vectors.logits["litert/float32"][0], early.numpy(), atol=1e-5)
+    del weights["late.bias"]
+    save_file(weights, folder / "whole.safetensors")
+    done = offramp(*arguments, *exits, "--weights", "whole.safetensors", "--overwrite")
+    assert done.returncode == 2
+    assert "whole.safetensors lacks late.bias" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("nets_of_mine:number", *COMMON), "returned int, expected a sequence of stages"),
         (("nets_of_mine:missing", *COMMON), "has no function 'missing'"),
         (("nets_of_mine:build", *COMMON, "--target", "litert/int4"), "unknown target"),
+        (("nets_of_mine:build", *COMMON, "--mean", "1,1,1"), "normalises the image itself"),
+        (("nets_of_mine:whole", *COMMON), "--mean is missing"),
+        (("nets_of_mine:whole", *COMMON, "--mean", "1,1", "--std", "1,1,1"), "three numbers"),
+        (
+            ("nets_of_mine:whole", *COMMON, "--weights", "none.safetensors"),
+            "no readable safetensors",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -100,7 +162,9 @@ def test_mistakes_are_one_sentence(
     arguments: tuple[str, ...],
     sentence: str,
 ) -> None:
-    done = offramp(*arguments, *(("--factory-arg", "classes=2") if "build" in arguments[0] else ()))
+    done = offramp(
+        "--from", *arguments, *(("--factory-arg", "classes=2") if "build" in arguments[0] else ())
+    )
     assert done.returncode in (1, 2)
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,6 +4,14 @@ from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._coreml import CoreML
 from offramp_export.targets._executorch import ExecuTorch
 from offramp_export.targets._litert import LiteRT
-from offramp_export.targets._parse import parse_target
+from offramp_export.targets._parse import TARGETS, parse_target
 
-__all__ = ["ConvertedProgram", "CoreML", "ExecuTorch", "LiteRT", "Target", "parse_target"]
+__all__ = [
+    "TARGETS",
+    "ConvertedProgram",
+    "CoreML",
+    "ExecuTorch",
+    "LiteRT",
+    "Target",
+    "parse_target",
+]

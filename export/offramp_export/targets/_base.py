@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from offramp.bundle import ProgramStage
+    from offramp.bundle import Precision, ProgramStage
 
 __all__ = ["ConvertedProgram", "Target"]
 
@@ -25,7 +25,7 @@ class ConvertedProgram:
     Attributes:
         files: Path inside the bundle -> content.
         stages: The edges of each stage, as the program itself reports them.
-        exporter: Versions of the packages that made it.
+        exporter: Versions of the packages that made it, and the options they were given.
     """
 
     files: Mapping[str, bytes]
@@ -46,8 +46,8 @@ class Target(ABC):
 
     @property
     @abstractmethod
-    def precision(self) -> Literal["float32", "float16", "int8"]:
-        """``float32``, ``float16`` or ``int8``."""
+    def precision(self) -> Precision:
+        """How weights are kept and computed with; see ``ProgramEntry``."""
 
     @property
     @abstractmethod

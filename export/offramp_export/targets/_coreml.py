@@ -19,6 +19,7 @@ from offramp_export._edges import export_stage
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
+from offramp_export.targets._coreml_weights import compress_weights
 from offramp_export.targets._mil import SavedProgram
 
 if TYPE_CHECKING:
@@ -30,26 +31,47 @@ if TYPE_CHECKING:
 __all__ = ["CoreML"]
 
 _FOLDER = "coreml"
-_MERGED = "float16.mlpackage"
 _DEBUG_FILE = "executorch_debug_handle_mapping.json"  # of no use to a device
+
+
+_TOLERANCES = {
+    "float32": 1e-4,
+    "float16": 2e-2,
+    "weight_int8": float("inf"),
+    "palette8": float("inf"),
+    "palette6": float("inf"),
+    "palette4": float("inf"),
+}
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class CoreML(Target):
-    """Core ML computing in float16; the image and the logits are float32, carries float16.
+    """Core ML; the image and the logits are float32, carries are of the type computed in.
 
-    From iOS 18 (macOS 15) on one package, ``coreml/float16.mlpackage``, has a function per stage
-    and stores shared weights once. For older systems there is one package per stage,
-    ``coreml/stage_0.mlpackage`` and so on.
+    From iOS 18 (macOS 15) on one package, ``coreml/float16.mlpackage`` or as its precision is
+    called, has a function per stage and stores shared weights once. For older systems there is one
+    package per stage, ``coreml/float16_stage_0.mlpackage`` and so on.
 
     Attributes:
+        precision: ``float32``, which the Neural Engine does not compute. ``float16``. Computed in
+            float16 with weights in fewer bits: ``weight_int8``, a scale per output channel;
+            ``palette8``, ``palette6``, ``palette4``, each weight one of 256, 64 or 16 values of its
+            layer, found by k-means. Tensors below 1024 weights stay as they are.
         deployment_target: The oldest system that must run it.
     """
 
+    precision: Literal["float32", "float16", "weight_int8", "palette8", "palette6", "palette4"] = (
+        "float16"
+    )
     deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS18"
 
     def __post_init__(self) -> None:
+        if self.precision not in _TOLERANCES:
+            raise ExportError(
+                f"Core ML has no precision {self.precision!r} here; expected one of "
+                f"{', '.join(map(repr, _TOLERANCES))}"
+            )
         if self.deployment_target not in ("iOS16", "iOS17", "iOS18"):
             raise ExportError(
                 f"Core ML has no deployment target {self.deployment_target!r} here; expected "
@@ -62,14 +84,9 @@ class CoreML(Target):
         return "coreml"
 
     @property
-    def precision(self) -> Literal["float16"]:
-        """``float16``."""
-        return "float16"
-
-    @property
     def tolerance(self) -> float:
-        """2e-2 of the largest logit."""
-        return 2e-2
+        """1e-4 of the largest logit in float32, 2e-2 in float16; fewer bits: labels."""
+        return _TOLERANCES[self.precision]
 
     def convert(
         self,
@@ -85,7 +102,9 @@ class CoreML(Target):
                 for index, (stage, shapes) in enumerate(zip(stages, carries, strict=True))
             ]
             with tempfile.TemporaryDirectory() as folder:
-                packages = _save(coremltools, models, Path(folder), self._multi_function)
+                packages = _save(
+                    coremltools, models, Path(folder, self.precision), self._multi_function
+                )
                 files = {
                     f"{_FOLDER}/{package.name}/{file.relative_to(package).as_posix()}": _stable(
                         file
@@ -97,7 +116,10 @@ class CoreML(Target):
         return ConvertedProgram(
             files=files,
             stages=tuple(_edges(model.get_spec().description) for model in models),
-            exporter={name: version(name) for name in ("coremltools", "torch")},
+            exporter={
+                **{name: version(name) for name in ("coremltools", "torch")},
+                "deployment_target": self.deployment_target,
+            },
         )
 
     def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -112,10 +134,11 @@ class CoreML(Target):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
             names = [f"stage_{index}" for index in range(len(program.stages))]
+            stem = Path(folder, _FOLDER, self.precision)
             if self._multi_function:
-                saved = [SavedProgram(Path(folder, _FOLDER, _MERGED))] * len(names)
+                saved = [SavedProgram(_package(stem))] * len(names)
             else:
-                saved = [SavedProgram(Path(folder, _FOLDER, f"{name}.mlpackage")) for name in names]
+                saved = [SavedProgram(_package(stem, name)) for name in names]
                 names = ["main"] * len(names)
             logits = []
             for image in images:
@@ -138,6 +161,8 @@ class CoreML(Target):
         self, coremltools: Any, stage: nn.Module, index: int, shapes: Sequence[tuple[int, ...]]
     ) -> Any:
         exported = export_stage(stage, index, shapes)
+        kind = np.float32 if self.precision == "float32" else np.float16
+        computed = "FLOAT32" if self.precision == "float32" else "FLOAT16"
         try:
             with torch.no_grad():
                 exported = exported.run_decompositions({})
@@ -149,21 +174,22 @@ class CoreML(Target):
                     coremltools.TensorType(
                         name=f"input_{position}",
                         shape=shape,
-                        dtype=np.float32 if index == 0 else np.float16,
+                        dtype=np.float32 if index == 0 else kind,
                     )
                     for position, shape in enumerate(shapes)
                 ],
                 outputs=[
                     coremltools.TensorType(
                         name=f"output_{position}",
-                        dtype=np.float32 if position == 0 else np.float16,
+                        dtype=np.float32 if position == 0 else kind,
                     )
                     for position in range(outputs)
                 ],
                 minimum_deployment_target=getattr(coremltools.target, self.deployment_target),
-                compute_precision=coremltools.precision.FLOAT16,
+                compute_precision=getattr(coremltools.precision, computed),
                 skip_model_load=True,
             )
+            model = compress_weights(model, self.precision)
         except Exception as error:
             raise ExportError(
                 f"Core ML's converter refused stage {index} ({type(stage).__name__}): {error}; "
@@ -186,10 +212,14 @@ def _name_outputs(coremltools: Any, model: Any) -> Any:
     return coremltools.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
 
 
-def _save(coremltools: Any, models: Sequence[Any], folder: Path, merge: bool) -> list[Path]:
+def _package(stem: Path, stage: str | None = None) -> Path:
+    return stem.with_name(f"{stem.name}{f'_{stage}' if stage else ''}.mlpackage")
+
+
+def _save(coremltools: Any, models: Sequence[Any], stem: Path, merge: bool) -> list[Path]:
     parts = []
     for index, model in enumerate(models):
-        path = folder / f"stage_{index}.mlpackage"
+        path = _package(stem, f"stage_{index}")
         model.save(str(path))
         parts.append(path)
     if not merge:
@@ -200,7 +230,7 @@ def _save(coremltools: Any, models: Sequence[Any], folder: Path, merge: bool) ->
             str(path), src_function_name="main", target_function_name=f"stage_{index}"
         )
     descriptor.default_function_name = "stage_0"
-    merged = folder / _MERGED
+    merged = _package(stem)
     coremltools.utils.save_multifunction(descriptor, str(merged))
     return [merged]
 

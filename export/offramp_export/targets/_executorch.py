@@ -1,4 +1,4 @@
-"""ExecuTorch: one ``.pte`` file, one method per stage, on XNNPACK."""
+"""ExecuTorch: one ``.pte`` file, one method per stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,19 @@ __all__ = ["ExecuTorch"]
 @final
 @dataclass(frozen=True, slots=True)
 class ExecuTorch(Target):
-    """ExecuTorch in float32 on the CPU (XNNPACK), carries channel-first as torch has them."""
+    """ExecuTorch on the CPU; carries are float32, channel-first as torch has them.
+
+    Attributes:
+        kernels: ``xnnpack``; or ``portable``, which run anywhere, many times slower.
+    """
+
+    kernels: Literal["xnnpack", "portable"] = "xnnpack"
+
+    def __post_init__(self) -> None:
+        if self.kernels not in ("xnnpack", "portable"):
+            raise ExportError(
+                f"ExecuTorch has no kernels {self.kernels!r}; expected 'xnnpack' or 'portable'"
+            )
 
     @property
     def runtime(self) -> Literal["executorch"]:
@@ -67,20 +79,24 @@ class ExecuTorch(Target):
             edges = tuple(_edges(program) for program in exported.values())
             try:
                 lowered = exir.to_edge_transform_and_lower(
-                    exported, partitioner=[XnnpackPartitioner()]
+                    exported,
+                    partitioner=[XnnpackPartitioner()] if self.kernels == "xnnpack" else [],
                 )
             except Exception as error:
                 raise ExportError(
                     f"ExecuTorch's converter refused the stages: {error}; replace the operator it "
                     "names, or leave ExecuTorch out of the targets"
                 ) from error
-            for index, name in enumerate(exported):
+            for index, name in enumerate(exported if self.kernels == "xnnpack" else ()):
                 _require_delegation(exported[name], lowered.exported_program(name), index)
             content = bytes(lowered.to_executorch().buffer)
         return ConvertedProgram(
             files={"executorch/float32.pte": content},
             stages=edges,
-            exporter={name: version(name) for name in ("executorch", "torch")},
+            exporter={
+                **{name: version(name) for name in ("executorch", "torch")},
+                "kernels": self.kernels,
+            },
         )
 
     def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:

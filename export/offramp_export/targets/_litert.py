@@ -12,12 +12,14 @@ import torch
 from offramp.errors import ExportError
 from offramp_export._edges import channel_last, run_stages
 from offramp_export._litert.channel_last import ChannelLast
+from offramp_export._litert.compress import compress_weights
 from offramp_export._litert.convert import Signature, convert_signatures
 from offramp_export._litert.flatbuffer import mend, read_stages
 from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.quantize import quantize_stages
 from offramp_export._quiet import quiet
 from offramp_export.targets._base import ConvertedProgram, Target
+from offramp_export.targets._calibration import choose_calibration_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LiteRT"]
 
-_FEWEST_CALIBRATION_IMAGES = 20
-_MOST_CALIBRATION_IMAGES = 300
-_SHUFFLE_SEED = 0
+_TOLERANCES = {
+    "float32": 1e-4,
+    "float16": 5e-3,
+    "dynamic_int8": float("inf"),
+    "int8": float("inf"),
+}
 
 
 @final
@@ -38,16 +43,20 @@ class LiteRT(Target):
     """LiteRT on the CPU (XNNPACK), carries channel-last.
 
     Attributes:
-        precision: ``float32``; or ``int8``, static: weights and activations, ranges measured on
-            calibration images, the image read as it is (scale 1, zero point -128).
+        precision: ``float32``. ``float16``: weights of half the size, computed in float32.
+            ``dynamic_int8``: weights a quarter of the size, computed with activations that are
+            scaled at each run; no calibration images. ``int8``, static: weights and activations,
+            ranges measured on calibration images, the image read as it is (scale 1, zero point
+            -128).
     """
 
-    precision: Literal["float32", "int8"] = "float32"
+    precision: Literal["float32", "float16", "dynamic_int8", "int8"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.precision not in ("float32", "int8"):
+        if self.precision not in _TOLERANCES:
             raise ExportError(
-                f"LiteRT has no precision {self.precision!r}; expected 'float32' or 'int8'"
+                f"LiteRT has no precision {self.precision!r}; expected one of "
+                f"{', '.join(map(repr, _TOLERANCES))}"
             )
 
     @property
@@ -57,8 +66,8 @@ class LiteRT(Target):
 
     @property
     def tolerance(self) -> float:
-        """1e-4 of the largest logit in float32; int8 is judged by its labels."""
-        return 1e-4 if self.precision == "float32" else float("inf")
+        """1e-4 of the largest logit in float32, 5e-3 in float16; int8 is judged by its labels."""
+        return _TOLERANCES[self.precision]
 
     def convert(
         self,
@@ -69,7 +78,7 @@ class LiteRT(Target):
         """Convert all stages into one file; see ``Target.convert``."""
         names = [f"stage_{index}" for index in range(len(stages))]
         if self.precision == "int8":
-            chosen = _choose(calibration_images)
+            chosen = choose_calibration_images("litert/int8", calibration_images)
             stages = [quantizable_preprocess(stages[0]), *stages[1:]]
         signatures = {}
         for index, (name, stage, shapes) in enumerate(zip(names, stages, carries, strict=True)):
@@ -81,6 +90,9 @@ class LiteRT(Target):
         exporter = {name: version(name) for name in ("litert-torch", "torch")}
         if self.precision == "int8":
             program = quantize_stages(program, _samples(names, stages, chosen))
+        elif self.precision != "float32":
+            program = compress_weights(program, self.precision)
+        if self.precision != "float32":
             exporter["ai-edge-quantizer"] = version("ai-edge-quantizer")
         return ConvertedProgram(
             files={f"litert/{self.precision}.tflite": program},
@@ -99,19 +111,6 @@ class LiteRT(Target):
                 runtime.start(image)
                 logits.append([runtime.run(stage) for stage in range(len(program.stages))])
         return np.array(logits, np.float32).transpose(1, 0, 2)
-
-
-def _choose(images: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """Up to 300 of the images in an order that depends on their number alone."""
-    count = 0 if images is None else len(images)
-    if images is None or count < _FEWEST_CALIBRATION_IMAGES:
-        raise ExportError(
-            f"litert/int8 was given {count} calibration images; pass calibration_images with at "
-            f"least {_FEWEST_CALIBRATION_IMAGES}, better 100 to {_MOST_CALIBRATION_IMAGES}, taken "
-            "from the training data"
-        )
-    order = np.random.default_rng(_SHUFFLE_SEED).permutation(count)
-    return images[order[:_MOST_CALIBRATION_IMAGES]]
 
 
 def _samples(

@@ -44,11 +44,13 @@ class SavedProgram:
         spec = model.get_spec()
         self._type_name = types.builtin_to_string
         self._functions = load(spec, spec.specificationVersion, model.weights_dir).functions
+        # Weights that are stored in fewer bits, unpacked once.
+        self._weights: dict[str, dict[str, Tensor]] = {}
         unknown = {
             operation.op_type
             for function in self._functions.values()
             for operation in function.operations
-            if operation.op_type != "const" and operation.op_type not in OPERATORS
+            if not _is_constant(operation) and operation.op_type not in OPERATORS
         }
         if unknown:
             raise ExportError(
@@ -59,10 +61,19 @@ class SavedProgram:
     def run(self, function: str, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Run one function on its inputs, in order, and return its outputs, in order."""
         graph = self._functions[function]
+        weights = self._weights.setdefault(function, {})
         values: dict[str, Tensor] = dict(zip(graph.inputs, inputs, strict=True))
         with torch.no_grad():
             for operation in graph.operations:
                 if operation.op_type == "const":
+                    continue
+                if _is_constant(operation):
+                    (variable,) = operation.outputs
+                    if variable.name not in weights:
+                        weights[variable.name] = torch.from_numpy(
+                            operation.materialized_val_inference().astype(np.float32)
+                        )
+                    values[variable.name] = weights[variable.name]
                     continue
                 arguments = {
                     name: self._argument(value, values)
@@ -101,3 +112,8 @@ class SavedProgram:
         if kind is not None and self._type_name(kind) == "fp16":
             return result.to(torch.float16).to(torch.float32)
         return result
+
+
+def _is_constant(operation: Any) -> bool:
+    kind: str = operation.op_type
+    return kind == "const" or kind.startswith("constexpr_")

@@ -12,17 +12,34 @@ from offramp_export.targets._litert import LiteRT
 if TYPE_CHECKING:
     from offramp_export.targets._base import Target
 
-__all__ = ["parse_target"]
+__all__ = ["TARGETS", "parse_target"]
+
+_PLAIN: tuple[Target, ...] = (
+    *(LiteRT(precision) for precision in ("float32", "float16", "dynamic_int8", "int8")),
+    ExecuTorch(),
+    *(CoreML(precision) for precision in ("float32", "float16", "weight_int8")),
+    *(CoreML(precision) for precision in ("palette8", "palette6", "palette4")),
+)
+
+TARGETS: dict[str, Target] = {
+    **{f"{target.runtime}/{target.precision}": target for target in _PLAIN},
+    "executorch/float32@portable": ExecuTorch(kernels="portable"),
+    **{
+        f"{target.runtime}/{target.precision}@{system}": CoreML(target.precision, system)
+        for target in _PLAIN
+        if isinstance(target, CoreML)
+        for system in ("iOS16", "iOS17")
+    },
+}
+"""Every target by its name: ``runtime/precision``, and ``@option`` where it is not the default."""
 
 
 def parse_target(name: str) -> Target:
-    """The target that makes the program of this name, such as ``litert/int8``.
+    """The target of this name, such as ``litert/int8`` or ``coreml/float16@iOS16``.
 
     Raises:
         ExportError: There is none; the message lists those there are.
     """
-    known: tuple[Target, ...] = (LiteRT(), LiteRT("int8"), ExecuTorch(), CoreML())
-    names = {f"{target.runtime}/{target.precision}": target for target in known}
-    if name not in names:
-        raise ExportError(f"unknown target {name!r}; expected one of {', '.join(names)}")
-    return names[name]
+    if name not in TARGETS:
+        raise ExportError(f"unknown target {name!r}; expected one of {', '.join(TARGETS)}")
+    return TARGETS[name]

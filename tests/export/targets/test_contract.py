@@ -23,9 +23,24 @@ class TestLiteRTInt8(TargetContract):
         return _case(LiteRT("int8"))
 
 
+class TestLiteRTFloat16(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(LiteRT("float16"))
+
+
+class TestLiteRTDynamicInt8(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(LiteRT("dynamic_int8"))
+
+
 class TestExecuTorch(TargetContract):
     def case(self) -> TargetCase:
         return _case(ExecuTorch())
+
+
+class TestExecuTorchPortable(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(ExecuTorch(kernels="portable"))
 
 
 class TestCoreML(TargetContract):
@@ -35,4 +50,19 @@ class TestCoreML(TargetContract):
 
 class TestCoreMLInParts(TargetContract):
     def case(self) -> TargetCase:
-        return _case(CoreML("iOS16"))
+        return _case(CoreML(deployment_target="iOS16"))
+
+
+class TestCoreMLFloat32(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(CoreML("float32"))
+
+
+class TestCoreMLWeightInt8(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(CoreML("weight_int8"))
+
+
+class TestCoreMLPaletteInParts(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(CoreML("palette6", "iOS17"))

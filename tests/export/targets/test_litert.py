@@ -134,3 +134,15 @@ def test_channels_last_weights_make_the_same_program() -> None:
         carries = trace_edges(prepared, 16, 16).carries
         programs.append(LiteRT().convert(prepared, carries, None).files)
     assert programs[0] == programs[1]
+
+
+def test_fewer_bits_are_fewer_bytes() -> None:
+    stages = prepare_stages(contract_stages())
+    carries = trace_edges(stages, 16, 16).carries
+    float32, float16, dynamic = (
+        len(next(iter(LiteRT(precision).convert(stages, carries, None).files.values())))
+        for precision in ("float32", "float16", "dynamic_int8")
+    )
+    assert dynamic < float16 < float32
+    weights = sum(parameter.numel() for stage in stages for parameter in stage.parameters())
+    assert float32 - float16 > weights

@@ -19,6 +19,7 @@ __all__ = [
     "LatencyEntry",
     "Manifest",
     "Policy",
+    "Precision",
     "ProgramEntry",
     "ProgramStage",
     "Provenance",
@@ -33,6 +34,16 @@ Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Milliseconds = Annotated[float, Meta(ge=0.0)]
+Precision = Literal[
+    "float32",
+    "float16",
+    "int8",
+    "dynamic_int8",
+    "weight_int8",
+    "palette8",
+    "palette6",
+    "palette4",
+]
 
 
 class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -114,14 +125,18 @@ class ProgramEntry(_Struct, frozen=True, kw_only=True):
 
     Attributes:
         runtime: The engine that runs it.
-        precision: Its arithmetic.
+        precision: How weights are kept and computed with. ``float32``. ``float16``: weights, and in
+            Core ML the computation too. ``int8``: weights and activations, with scales fixed at
+            export. ``dynamic_int8``: weights, and activations with scales found at each run.
+            ``weight_int8``: weights alone. ``palette8``, ``palette6``, ``palette4``: each weight
+            one of 256, 64 or 16 values of its layer.
         files: One file, or all files of a package folder.
         stages: One entry per stage.
-        exporter: Versions of the packages that made it.
+        exporter: Versions of the packages that made it, and the options they were given.
     """
 
     runtime: Literal["litert", "executorch", "coreml"]
-    precision: Literal["float32", "float16", "int8"]
+    precision: Precision
     files: Annotated[tuple[FileEntry, ...], Meta(min_length=1)]
     stages: Annotated[tuple[ProgramStage, ...], Meta(min_length=1)]
     exporter: dict[str, str] = {}
