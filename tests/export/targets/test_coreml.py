@@ -11,10 +11,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from offramp.errors import ExportError
-from offramp_export._edges import prepare_stages
+from offramp_export._edges import prepare_stages, trace_edges
 from offramp_export.parity import compare, require_agreement
 from offramp_export.targets import CoreML, parse_target
-from offramp_export.testing import contract_images
+from offramp_export.testing import contract_images, contract_stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,3 +116,20 @@ def test_fewer_bits_are_fewer_bytes() -> None:
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ExportError, match="no precision 'int8' here; expected one of 'float32'"):
         CoreML("int8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["weight_int8", "palette8"])
+def test_every_output_has_a_name_of_its_own(precision: str) -> None:
+    stages = prepare_stages(contract_stages())
+    carries = trace_edges(stages, 16, 16).carries
+    target = parse_target(f"coreml/{precision}@iOS17")
+    program = target.convert(stages, carries, None)
+    content = program.files[
+        f"coreml/{precision}_stage_1.mlpackage/Data/com.apple.CoreML/model.mlmodel"
+    ]
+    coremltools = pytest.importorskip("coremltools")
+    spec = coremltools.proto.Model_pb2.Model.FromString(content)
+    names = [output.name for output in spec.description.output]
+    assert names == [f"output_{place}" for place in range(8)]
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    assert list(block.outputs) == names
