@@ -35,7 +35,6 @@ _DEBUG_FILE = "executorch_debug_handle_mapping.json"  # of no use to a device
 
 
 _TOLERANCES = {
-    "float32": 1e-4,
     "float16": 2e-2,
     "weight_int8": float("inf"),
     "palette8": float("inf"),
@@ -47,23 +46,21 @@ _TOLERANCES = {
 @final
 @dataclass(frozen=True, slots=True)
 class CoreML(Target):
-    """Core ML; the image and the logits are float32, carries are of the type computed in.
+    """Core ML; the image and the logits are float32, carries float16.
 
     From iOS 18 (macOS 15) on one package, ``coreml/float16.mlpackage`` or as its precision is
     called, has a function per stage and stores shared weights once. For older systems there is one
     package per stage, ``coreml/float16_stage_0.mlpackage`` and so on.
 
     Attributes:
-        precision: ``float32``, which the Neural Engine does not compute. ``float16``. Computed in
-            float16 with weights in fewer bits: ``weight_int8``, a scale per output channel;
+        precision: ``float16``; or computed in float16 with weights in fewer bits:
+            ``weight_int8``, a scale per output channel;
             ``palette8``, ``palette6``, ``palette4``, each weight one of 256, 64 or 16 values of its
             layer, found by k-means. Tensors below 1024 weights stay as they are.
         deployment_target: The oldest system that must run it.
     """
 
-    precision: Literal["float32", "float16", "weight_int8", "palette8", "palette6", "palette4"] = (
-        "float16"
-    )
+    precision: Literal["float16", "weight_int8", "palette8", "palette6", "palette4"] = "float16"
     deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS18"
 
     def __post_init__(self) -> None:
@@ -85,7 +82,7 @@ class CoreML(Target):
 
     @property
     def tolerance(self) -> float:
-        """1e-4 of the largest logit in float32, 2e-2 in float16; fewer bits: labels."""
+        """2e-2 of the largest logit in float16; fewer bits are judged by their labels."""
         return _TOLERANCES[self.precision]
 
     def convert(
@@ -161,8 +158,6 @@ class CoreML(Target):
         self, coremltools: Any, stage: nn.Module, index: int, shapes: Sequence[tuple[int, ...]]
     ) -> Any:
         exported = export_stage(stage, index, shapes)
-        kind = np.float32 if self.precision == "float32" else np.float16
-        computed = "FLOAT32" if self.precision == "float32" else "FLOAT16"
         try:
             with torch.no_grad():
                 exported = exported.run_decompositions({})
@@ -174,19 +169,19 @@ class CoreML(Target):
                     coremltools.TensorType(
                         name=f"input_{position}",
                         shape=shape,
-                        dtype=np.float32 if index == 0 else kind,
+                        dtype=np.float32 if index == 0 else np.float16,
                     )
                     for position, shape in enumerate(shapes)
                 ],
                 outputs=[
                     coremltools.TensorType(
                         name=f"output_{position}",
-                        dtype=np.float32 if position == 0 else kind,
+                        dtype=np.float32 if position == 0 else np.float16,
                     )
                     for position in range(outputs)
                 ],
                 minimum_deployment_target=getattr(coremltools.target, self.deployment_target),
-                compute_precision=getattr(coremltools.precision, computed),
+                compute_precision=coremltools.precision.FLOAT16,
                 skip_model_load=True,
             )
             model = compress_weights(model, self.precision)

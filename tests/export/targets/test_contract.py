@@ -53,11 +53,6 @@ class TestCoreMLInParts(TargetContract):
         return _case(CoreML(deployment_target="iOS16"))
 
 
-class TestCoreMLFloat32(TargetContract):
-    def case(self) -> TargetCase:
-        return _case(CoreML("float32"))
-
-
 class TestCoreMLWeightInt8(TargetContract):
     def case(self) -> TargetCase:
         return _case(CoreML("weight_int8"))
