@@ -37,13 +37,12 @@ def demo_settings(source: str, *, seed: int = 0, quick: bool = False) -> Setting
         base="vgg_small",
         num_stages=2,
         groups=4,
-        trials=36,
-        mean_share=0.15,
+        trials=30,
+        mean_share=0.2,
         train_images=10_000,
         search_images=1_500,
         calibration_images=8_000,
         test_images=4_000,
-        smaller_shares=(0.5,),
         # Half of what the certificate could ask for: an exit that is nearly as good as the last
         # would otherwise answer every image.
         limit=0.005,
@@ -68,6 +67,7 @@ def demo_settings(source: str, *, seed: int = 0, quick: bool = False) -> Setting
         calibration_images=600,
         test_images=100,
         limit=0.05,
+        smaller_shares=(0.5,),
         base_recipe=Recipe(epochs=1, batch_size=32),
         shared_recipe=Recipe(epochs=1, batch_size=64),
         final_recipe=Recipe(epochs=1, batch_size=64),
