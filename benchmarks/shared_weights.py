@@ -2,9 +2,9 @@
 
 The base and the network of shared weights of `make demo` are taken as they are. Random
 architectures are evaluated with the shared weights twice: with the exits as they were trained
-along, and with every exit fitted to its features. Then each is trained for an epoch on its own,
-from the shared weights, and the rankings are compared: Spearman's correlation of the accuracy at
-the first exit, on the search-validation split.
+along, and with every exit fitted to its features. Then each is trained on its own by the recipe of
+the demonstration, from the shared weights and fitted exits, and the rankings are compared:
+Spearman's correlation of the accuracy at the first exit, on the search-validation split.
 
     make demo
     .venv/bin/python benchmarks/shared_weights.py
@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import torch
 
 from offramp._files import write_atomically
 from offramp_search.bases import load_base
+from offramp_search.data import take_stratified
 from offramp_search.demo import demo_settings
-from offramp_search.evaluators import FineTune, SharedWeights
+from offramp_search.evaluators import FineTune, SharedWeights, fit_exits, recalibrate
 from offramp_search.pipeline import load_splits, random_architecture, static_network
 from offramp_search.report import Claim, write_result
 from offramp_search.spaces import StaticTransform
@@ -38,9 +40,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from offramp_export.network import MultiStageNetwork
     from offramp_search.evaluators import Outputs
+    from offramp_search.spaces import Architecture
 
 RESULT = Path(__file__).parent / "results" / "shared_weights.json"
+
+FITTING_IMAGES = 2_000
 
 
 def main() -> None:
@@ -53,6 +59,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--folder", type=Path, default=Path("runs/shared_weights"))
     parser.add_argument("--architectures", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=2, help="of training alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
@@ -80,16 +87,27 @@ def main() -> None:
         logits: tuple[Tensor, ...] = static(images)
         return logits[-1]
 
+    def build(architecture: Architecture) -> MultiStageNetwork:
+        load_weights(masked, arguments.demo / "shared.safetensors")
+        masked.select(architecture)
+        images = take_stratified(splits.train, FITTING_IMAGES, seed=arguments.seed)
+        recalibrate(masked, images.images)
+        for stage, one in enumerate(fit_exits(masked, images)):
+            masked.set_exit(stage, torch.from_numpy(one.weight), torch.from_numpy(one.bias))
+        network = space.build(architecture, weights=masked)
+        load_weights(masked, arguments.demo / "shared.safetensors")
+        return network
+
     evaluators = {
         "as trained": SharedWeights(
             masked, train=splits.train, search=splits.search, fitting_images=0
         ),
         "fitted": SharedWeights(masked, train=splits.train, search=splits.search),
         "trained alone": FineTune(
-            lambda architecture: space.build(architecture, weights=masked),
+            build,
             train=splits.train,
             search=splits.search,
-            recipe=replace(settings.final_recipe, epochs=1),
+            recipe=replace(settings.final_recipe, epochs=arguments.epochs),
             teacher=teacher,
         ),
     }
@@ -135,7 +153,7 @@ def main() -> None:
         purpose="Accuracy of shared weights at the first exit against that after training alone",
         command=[
             *("shared_weights.py", "--architectures", str(arguments.architectures)),
-            *("--seed", str(arguments.seed)),
+            *("--epochs", str(arguments.epochs), "--seed", str(arguments.seed)),
         ],
         claims=[
             Claim.at_least(
