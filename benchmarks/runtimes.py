@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--prepare", action="store_true", help="export and build, and stop there")
     given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
     bundle = make_bundle(given.folder / "bundle", given.seed)
     build_shim()
     if given.prepare:
