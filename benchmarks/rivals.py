@@ -9,6 +9,9 @@ logits. earlyon runs in its own environment, where `rivals_earlyon.py` says how;
 best setting: temperatures fitted per exit on images of their own, its default grid and a fine one,
 eager stages and frozen TorchScript ones, and the faster of the two is compared.
 
+`prepare` writes `rivals_promise.json`, which holds no times; `measure` times both sides on a quiet
+machine and writes `rivals.json`.
+
     .venv/bin/python benchmarks/rivals.py prepare  --cache FOLDER --rival-python PYTHON
     .venv/bin/python benchmarks/rivals.py measure  --cache FOLDER --rival-python PYTHON
 """
@@ -34,7 +37,11 @@ SPLITS, HALF = 100, 5000
 LIVE_IMAGES, PER_TURN = 1500, 50
 COLD_STARTS = 5
 FIT_SHARE = 0.2
-FINE_GRID = [round(1 - 0.0025 * step, 4) for step in range(1, 281)]
+FINE_GRID = [round(1 - 0.01 * step, 2) for step in range(1, 51)]
+RIVAL_SPLITS = {
+    "default grid": 30,
+    "fine grid": 10,
+}  # its calibrator takes seconds for each
 PROGRAMS = ("litert/float32", "litert/int8")
 
 
@@ -43,14 +50,23 @@ class Worker:
 
     def __init__(self, *words: object) -> None:
         self.process = subprocess.Popen(
-            list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            list(map(str, words)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def ask(self, **command: Any) -> Any:
+        self.tell(**command)
+        return self.hear()
+
+    def tell(self, **command: Any) -> None:
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
+
+    def hear(self) -> Any:
+        assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
 
     def close(self) -> None:
@@ -61,32 +77,19 @@ class Worker:
 
 def prepare(cache: Path, rival: str) -> None:
     """Everything that needs no quiet: files for the other side, and the resampled calibrations."""
-    import torch
-
     from cifar10 import cifar10_network
     from offramp.calibration import Promises, calibrate
 
     made = cifar10_network(Path(), cache=cache)
     folder = _folder(cache)
-    network, carry = made.network(), (torch.zeros(1, 32, 32, 3),)
-    torch_logits: list[list[Any]] = [[] for _ in network.stages]
-    for place, stage in enumerate(network.stages):
-        torch.export.save(torch.export.export(stage, carry), folder / f"stage_{place}.pt2")
-        with torch.no_grad():
-            carry = tuple(stage(*carry)[1:])
-    with torch.no_grad():
-        for start in range(0, len(made.images), 500):
-            parts = (torch.from_numpy(made.images[start : start + 500]).float(),)
-            for place, stage in enumerate(network.stages):
-                logits, *rest = stage(*parts)
-                torch_logits[place].append(logits.numpy())
-                parts = tuple(rest)
-    logits = np.stack([np.concatenate(part) for part in torch_logits])
+    if not (folder / "logits.npy").exists():
+        _export_for_torch(made, folder)
+    logits = np.load(folder / "logits.npy")
     generator = np.random.default_rng(0)
     orders = np.stack([generator.permutation(len(made.labels)) for _ in range(SPLITS)])
     # Of the first split's judged half: images that calibrated neither side's policy.
     live = orders[0, HALF : HALF + LIVE_IMAGES]
-    arrays = {"labels": made.labels, "logits": logits, "orders": orders[:, :HALF]}
+    arrays: dict[str, Any] = {"labels": made.labels, "orders": orders[:, :HALF]}
     arrays |= {"images": made.images[live], "live_labels": made.labels[live]}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
@@ -105,16 +108,20 @@ def prepare(cache: Path, rival: str) -> None:
             )
             assert report.policy is not None
             found.append(report.policy)
+        print(f"{program}: {len(found)} calibrations", file=sys.stderr, flush=True)
         policies[program] = json.loads(msgspec.json.encode(found[0]))
         routed = [
             (list(one.thresholds), list(one.enabled), list(one.temperatures)) for one in found
         ]
         figures[f"offramp {program}"] = _judge(made.logits[program], made.labels, orders, routed)
+    workers = {}
     for name, grid in (("default grid", None), ("fine grid", FINE_GRID)):
+        np.save(folder / f"{name}.npy", orders[: RIVAL_SPLITS[name], :HALF])
         worker = Worker(rival, Path(__file__).with_name("rivals_earlyon.py"), folder)
-        found = worker.ask(
-            do="calibrate", orders="orders.npy", drop=LIMIT, grid=grid, share=FIT_SHARE
-        )
+        worker.tell(do="calibrate", orders=f"{name}.npy", drop=LIMIT, grid=grid, share=FIT_SHARE)
+        workers[name] = worker
+    for name, worker in workers.items():
+        found = worker.hear()
         worker.close()
         policies[f"earlyon {name}"] = found[0]
         routed = [
@@ -125,10 +132,54 @@ def prepare(cache: Path, rival: str) -> None:
             )
             for one in found
         ]
-        figures[f"earlyon {name}"] = _judge(logits, made.labels, orders, routed)
+        figures[f"earlyon {name}"] = _judge(logits, made.labels, orders[: len(found)], routed)
     (folder / "prepared.json").write_text(json.dumps({"figures": figures, "policies": policies}))
+    promise(cache)
     for name, figure in figures.items():
         print(name, {key: value for key, value in figure.items() if key != "drops"})
+
+
+def promise(cache: Path) -> None:
+    """Write how often each side breaks what it was asked for; no timing, so no quiet is needed."""
+    from offramp_search.report import Claim, write_result
+
+    prepared = json.loads((_folder(cache) / "prepared.json").read_text())
+    claims = []
+    for name, figure in prepared["figures"].items():
+        text = (
+            f"share of {len(figure['drops'])} splits whose judged half drops more than 1 %: {name}"
+        )
+        if name.startswith("offramp"):
+            claims.append(Claim.at_most(text, figure["broken_share"], 1 - CONFIDENCE))
+        else:
+            claims.append(Claim(text, figure["broken_share"], None, True))
+    write_result(
+        RESULT.with_name("rivals_promise.json"),
+        purpose="How often a drop of at most one point is broken, beside earlyon",
+        claims=claims,
+        figures={"limit": LIMIT, "confidence": CONFIDENCE, **prepared},
+        command=["rivals.py", "prepare", "--cache", "FOLDER", "--rival-python", "PYTHON"],
+    )
+
+
+def _export_for_torch(made: Any, folder: Path) -> None:
+    """The trained stages as programs that torch reads alone, and their logits."""
+    import torch
+
+    network, carry = made.network(), (torch.zeros(1, 32, 32, 3),)
+    torch_logits: list[list[Any]] = [[] for _ in network.stages]
+    for place, stage in enumerate(network.stages):
+        torch.export.save(torch.export.export(stage, carry), folder / f"stage_{place}.pt2")
+        with torch.no_grad():
+            carry = tuple(stage(*carry)[1:])
+    with torch.no_grad():
+        for start in range(0, len(made.images), 500):
+            parts = (torch.from_numpy(made.images[start : start + 500]).float(),)
+            for place, stage in enumerate(network.stages):
+                logits, *rest = stage(*parts)
+                torch_logits[place].append(logits.numpy())
+                parts = tuple(rest)
+    np.save(folder / "logits.npy", np.stack([np.concatenate(part) for part in torch_logits]))
 
 
 def _judge(logits: Any, labels: Any, orders: Any, policies: Any) -> dict[str, Any]:
@@ -182,7 +233,12 @@ def ours(folder: Path, bundle: str) -> None:
             exits.append(answer.exit)
         status = Path("/proc/self/status").read_text()
         resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
-        told = {"ms": times, "classes": classes, "exits": exits, "resident_mb": resident}
+        told = {
+            "ms": times,
+            "classes": classes,
+            "exits": exits,
+            "resident_mb": resident,
+        }
         print(json.dumps(told), flush=True)
 
 
@@ -198,7 +254,10 @@ def measure(cache: Path, rival: str, result: Path) -> None:
     sides: dict[str, tuple[list[object], dict[str, Any]]] = {}
     for program in PROGRAMS:
         words = [sys.executable, here, "ours", folder, bundle]
-        for name, policy in (("offramp", policies[program]), ("offramp, all stages", None)):
+        for name, policy in (
+            ("offramp", policies[program]),
+            ("offramp, all stages", None),
+        ):
             sides[f"{name} {program}"] = (words, {"program": program, "policy": policy})
     words = [rival, here.with_name("rivals_earlyon.py"), folder]
     for style in ("eager", "frozen"):
@@ -290,7 +349,8 @@ def measure(cache: Path, rival: str, result: Path) -> None:
         ]
     claims += [
         Claim(
-            f"share of {SPLITS} splits whose judged half drops more than asked for, earlyon {name}",
+            f"share of {RIVAL_SPLITS[name]} splits whose judged half drops more than asked for, "
+            f"earlyon {name}",
             prepared["figures"][f"earlyon {name}"]["broken_share"],
             None,
             True,
@@ -298,7 +358,11 @@ def measure(cache: Path, rival: str, result: Path) -> None:
         for name in ("default grid", "fine grid")
     ]
     versions = subprocess.run(
-        [rival, "-c", "import earlyon, torch; print(earlyon.__version__, torch.__version__)"],
+        [
+            rival,
+            "-c",
+            "import earlyon, torch; print(earlyon.__version__, torch.__version__)",
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -314,7 +378,14 @@ def measure(cache: Path, rival: str, result: Path) -> None:
             "faster_earlyon": best,
             "rival_versions": dict(zip(("earlyon", "torch"), versions, strict=True)),
         },
-        command=["rivals.py", "measure", "--cache", "FOLDER", "--rival-python", "PYTHON"],
+        command=[
+            "rivals.py",
+            "measure",
+            "--cache",
+            "FOLDER",
+            "--rival-python",
+            "PYTHON",
+        ],
     )
 
 
@@ -332,12 +403,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("prepare", "measure"))
+    parser.add_argument("step", choices=("prepare", "promise", "measure"))
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--rival-python", required=True)
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    if arguments.step == "prepare":
+    if arguments.step == "promise":
+        promise(arguments.cache)
+    elif arguments.step == "prepare":
         prepare(arguments.cache, arguments.rival_python)
     else:
         measure(arguments.cache, arguments.rival_python, arguments.result)
