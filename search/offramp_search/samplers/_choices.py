@@ -26,7 +26,7 @@ def count(name: str, distribution: BaseDistribution) -> int:
         return (distribution.high - distribution.low) // distribution.step + 1
     raise ValueError(
         f"decision {name!r} is a {type(distribution).__name__}; expected a categorical or integer "
-        "one, which a policy can put a probability on"
+        "one, whose choices can be counted"
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from optuna.samplers import BaseSampler
 
-from offramp_search.samplers._choices import generator
+from offramp_search.samplers._choices import count, generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,15 +29,20 @@ class ReseededSampler(BaseSampler):
     Args:
         make: A seed -> the sampler for one trial, such as ``lambda s: TPESampler(seed=s)``.
         seed: Not negative.
+        name: What the sampler is called where a search keeps its settings; by default the name
+            that the wrapped sampler gives itself.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+    def __init__(
+        self, make: Callable[[int], BaseSampler], seed: int, *, name: str | None = None
+    ) -> None:
         self._make = make
         self._seed = seed
+        self._name = str(make(0)) if name is None else name
         self._made: dict[int, BaseSampler] = {}
 
     def __str__(self) -> str:
-        return f"ReseededSampler({self._make(0)}, seed={self._seed})"
+        return f"ReseededSampler({self._name}, seed={self._seed})"
 
     def _of(self, trial: FrozenTrial) -> BaseSampler:
         if trial.number not in self._made:
@@ -64,7 +69,8 @@ class ReseededSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """The wrapped sampler's."""
+        """The wrapped sampler's, of a decision that a search space may have."""
+        count(param_name, param_distribution)
         return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:

@@ -2,5 +2,6 @@
 
 from offramp_search.testing._devices import DeviceContract
 from offramp_search.testing._fakes import FakeEvaluator, FakeSpace, write_fake_table
+from offramp_search.testing._samplers import SamplerContract
 
-__all__ = ["DeviceContract", "FakeEvaluator", "FakeSpace", "write_fake_table"]
+__all__ = ["DeviceContract", "FakeEvaluator", "FakeSpace", "SamplerContract", "write_fake_table"]
