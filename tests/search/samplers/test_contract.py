@@ -7,7 +7,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 
 from offramp_search.samplers import (
+    DDPNASSampler,
     EvolutionSampler,
+    PNASSampler,
     RandomSampler,
     ReinforceSampler,
     nsga2_sampler,
@@ -50,6 +52,31 @@ class TestTPE(SamplerContract):
 class TestNSGA2(SamplerContract):
     def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
         return nsga2_sampler(seed, population=6)
+
+
+NEUTRAL = {**{f"width_{unit}": "2-6" for unit in range(5)}, "depth": 4}
+
+
+class TestPNAS(SamplerContract):
+    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
+        return PNASSampler(seed, decisions, neutral=NEUTRAL, beam=3, most_first=6)
+
+
+class TestPNASWithLSTM(SamplerContract):
+    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
+        return PNASSampler(
+            seed, decisions, neutral=NEUTRAL, beam=4, most_first=6, step=2, surrogate="lstm"
+        )
+
+
+class TestDDPNAS(SamplerContract):
+    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
+        return DDPNASSampler(seed, decisions, rounds=3)
+
+
+class TestDDPNASWithMomentum(SamplerContract):
+    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
+        return DDPNASSampler(seed, decisions, rounds=2, update="momentum", removed_share=0.5)
 
 
 def test_evolution_changes_one_decision_of_a_young_parent() -> None:

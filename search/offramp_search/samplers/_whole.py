@@ -1,0 +1,133 @@
+"""Samplers that propose all decisions of an architecture together."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from offramp_search.samplers._choices import choice, count, index
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from offramp_search.spaces import Architecture
+
+__all__ = ["Allowed", "Numbers", "WholeSampler", "plan"]
+
+Numbers = tuple[int, ...]
+"""An architecture as the number of the choice of each decision."""
+
+Allowed = Callable[["Architecture"], bool]
+"""Whether an architecture can keep the budget at all."""
+
+
+class WholeSampler(BaseSampler):
+    """Knows the space from the beginning and proposes whole architectures.
+
+    What is planned for several trials ahead is kept in the study under the name of the plan, so
+    that workers that share a storage follow one plan and a resumed search follows the old one.
+
+    Args:
+        decisions: Of the space, in the order they are best taken.
+        allowed: Architectures that are not are never proposed.
+    """
+
+    def __init__(
+        self, decisions: Mapping[str, BaseDistribution], allowed: Allowed | None = None
+    ) -> None:
+        if not decisions:
+            raise ValueError("the space has no decisions; there is nothing to search")
+        self._decisions = dict(decisions)
+        self._counts = tuple(count(name, kind) for name, kind in decisions.items())
+        self._allowed = allowed
+
+    @abstractmethod
+    def propose(self, study: Study, number: int, others: Sequence[FrozenTrial]) -> Numbers:
+        """The architecture of a trial.
+
+        Args:
+            study: The study.
+            number: Of the trial.
+            others: All other trials of the study, by number.
+        """
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All decisions of the space."""
+        if len(study.directions) != 1:
+            raise ValueError(f"{self} ranks by one value; the study has several directions")
+        return dict(self._decisions)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose a whole architecture."""
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        return dict(self.architecture(self.propose(study, trial.number, others)))
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> NoReturn:
+        """Refuse a decision that is not in the space."""
+        count(param_name, param_distribution)
+        raise ValueError(
+            f"decision {param_name!r} with {param_distribution} is not in the space that {self} "
+            f"was made for; make it with the decisions of the space that is searched"
+        )
+
+    def architecture(self, numbers: Numbers) -> Architecture:
+        """The decisions with these numbers."""
+        return {
+            name: choice(kind, at)
+            for (name, kind), at in zip(self._decisions.items(), numbers, strict=True)
+        }
+
+    def numbers(self, architecture: Mapping[str, Any]) -> Numbers:
+        """The numbers of these decisions.
+
+        Raises:
+            ValueError: A decision is missing, or a choice unknown.
+        """
+        missing = [name for name in self._decisions if name not in architecture]
+        if missing:
+            raise ValueError(f"an architecture lacks the decision {missing[0]!r}")
+        return tuple(index(kind, architecture[name]) for name, kind in self._decisions.items())
+
+    def is_allowed(self, numbers: Numbers) -> bool:
+        """Whether an architecture may be proposed."""
+        return self._allowed is None or self._allowed(self.architecture(numbers))
+
+    def is_whole(self, trial: FrozenTrial) -> bool:
+        """Whether all decisions of a trial are known by now."""
+        return all(name in trial.params for name in self._decisions)
+
+    def values(self, study: Study, trials: Sequence[FrozenTrial]) -> dict[Numbers, float]:
+        """Architecture -> mean value of its complete trials; larger is better."""
+        sign = -1.0 if study.direction is StudyDirection.MINIMIZE else 1.0
+        found: dict[Numbers, list[float]] = {}
+        for trial in trials:
+            if trial.state is TrialState.COMPLETE and self.is_whole(trial):
+                assert trial.value is not None
+                found.setdefault(self.numbers(trial.params), []).append(sign * trial.value)
+        return {numbers: sum(values) / len(values) for numbers, values in found.items()}
+
+
+def plan(study: Study, name: str, make: Callable[[], Any]) -> Any:
+    """What the study keeps under a name, made and kept if it keeps nothing yet."""
+    kept = study.user_attrs
+    if name not in kept:
+        study.set_user_attr(name, make())
+        kept = study.user_attrs
+    return kept[name]
