@@ -16,21 +16,26 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "methods", "search"]
 
-METHODS = (
+_SPACE = "StaticTransform: channels of a CNN split over stages"
+_EVALUATOR = "shared weights"
+
+METHODS = tuple(
     {
-        "method": "s2dnas",
-        "space": "StaticTransform: channels of a CNN split over stages",
-        "sampler": "REINFORCE",
-        "evaluator": "shared weights",
-        "paper": "Yuan et al. 2020, arXiv 1911.07033",
-    },
-    {
-        "method": "random",
-        "space": "StaticTransform: channels of a CNN split over stages",
-        "sampler": "uniform",
-        "evaluator": "shared weights",
-        "paper": "baseline",
-    },
+        "method": method,
+        "space": _SPACE,
+        "sampler": sampler,
+        "evaluator": _EVALUATOR,
+        "source": source,
+    }
+    for method, sampler, source in (
+        ("s2dnas", "REINFORCE", "Yuan et al. 2020, arXiv 1911.07033"),
+        ("pnas", "level by level, surrogate", "Liu et al. 2018, arXiv 1712.00559"),
+        ("ddpnas", "distribution pruning", "Zheng et al. 2019, arXiv 1905.13543"),
+        ("evolution", "regularised evolution", "Real et al. 2019, arXiv 1802.01548"),
+        ("tpe", "tree of Parzen estimators", "Bergstra et al. 2011; Optuna's"),
+        ("nsga2", "NSGA-II", "Deb et al. 2002; Optuna's"),
+        ("random", "uniform", "baseline"),
+    )
 )
 
 DataOption = Annotated[
@@ -86,7 +91,8 @@ def search(
     out: Annotated[Path, typer.Option("--out", help="Where every step leaves its file.")],
     data: DataOption,
     method: Annotated[
-        Literal["s2dnas", "random"], typer.Option("--method", help="See offramp methods.")
+        Literal["s2dnas", "pnas", "ddpnas", "evolution", "tpe", "nsga2", "random"],
+        typer.Option("--method", help="See offramp methods."),
     ] = "s2dnas",
     base: Annotated[
         str,

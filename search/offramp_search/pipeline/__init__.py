@@ -6,18 +6,21 @@ from offramp_search.pipeline._outcome import Outcome, Row
 from offramp_search.pipeline._present import COLUMNS, as_figures, plot_outcome, table_rows
 from offramp_search.pipeline._reporter import Reporter
 from offramp_search.pipeline._run import run_pipeline
+from offramp_search.pipeline._samplers import Method, make_sampler
 from offramp_search.pipeline._settings import Settings
 from offramp_search.pipeline._supernet import random_architecture, static_network
 
 __all__ = [
     "COLUMNS",
     "Measured",
+    "Method",
     "Outcome",
     "Reporter",
     "Row",
     "Settings",
     "as_figures",
     "load_splits",
+    "make_sampler",
     "measure_interleaved",
     "plot_outcome",
     "random_architecture",

@@ -10,8 +10,8 @@ from offramp_search.budget import Budget
 from offramp_search.devices import HostDevice, LatencyTable
 from offramp_search.engine import search
 from offramp_search.evaluators import SharedWeights
+from offramp_search.pipeline._samplers import make_sampler
 from offramp_search.pipeline._supernet import random_architecture
-from offramp_search.samplers import RandomSampler, ReinforceSampler
 
 if TYPE_CHECKING:
     from offramp_search.engine import SearchProgress, SearchResult
@@ -25,7 +25,6 @@ __all__ = ["make_budget", "search_architecture"]
 # are first proposed.
 _ARCHITECTURES_AHEAD = 200
 _BLOCKS_AHEAD = 200
-_SAMPLERS = {"s2dnas": ReinforceSampler, "random": RandomSampler}
 
 
 def make_budget(context: Context, static_ms: float) -> Budget:
@@ -55,6 +54,9 @@ def search_architecture(
         train=context.splits.train,
         search=context.splits.search,
     )
+    sampler = make_sampler(
+        settings.method, settings.seed, space, budget, table, trials=settings.trials
+    )
     with context.reporter.progress("Searching") as report:
 
         def show(progress: SearchProgress) -> None:
@@ -62,7 +64,7 @@ def search_architecture(
 
         result = search(
             space,
-            _SAMPLERS[settings.method](settings.seed),
+            sampler,
             evaluator,
             table,
             budget,

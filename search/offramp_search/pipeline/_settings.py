@@ -9,6 +9,7 @@ import msgspec
 
 from offramp._files import write_atomically
 from offramp.errors import DataError, ResumeError
+from offramp_search.pipeline._samplers import Method  # noqa: TC001 - msgspec reads it
 from offramp_search.training import Recipe
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Settings:
     """What to search, on what, and how much work to put into it.
 
     Attributes:
-        method: ``s2dnas`` or ``random``.
+        method: One that ``offramp methods`` lists.
         source: The images; see ``offramp_search.data.open_source``.
         image_shape: Height and width to bring them to; ``None`` keeps their own.
         base: The static network to start from; see ``offramp_search.bases.load_base``.
@@ -60,7 +61,7 @@ class Settings:
         seed: Of everything.
     """
 
-    method: Literal["s2dnas", "random"] = "s2dnas"
+    method: Method = "s2dnas"
     source: str
     image_shape: tuple[int, int] | None = None
     base: str = "vgg_small"

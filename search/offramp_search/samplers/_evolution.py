@@ -97,7 +97,7 @@ class EvolutionSampler(BaseSampler):
         sign = -1.0 if study.direction is StudyDirection.MINIMIZE else 1.0
         rng = generator(self._seed, trial.number, "tournament")
         drawn = rng.choice(len(alive), self._tournament, replace=False)
-        best = max(sorted(drawn.tolist()), key=lambda at: sign * _value(alive[at]))
+        best: int = max(sorted(drawn.tolist()), key=lambda at: sign * _value(alive[at]))
         return alive[best]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
+
+from offramp_search.pipeline import Method
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +29,8 @@ def test_methods_lists_what_there_is(tmp_path: Path) -> None:
     done = offramp("methods", "--json", folder=tmp_path)
     assert done.returncode == 0
     listed = {entry["method"]: entry for entry in json.loads(done.stdout)}
-    assert listed.keys() == {"s2dnas", "random"}
-    assert "1911.07033" in listed["s2dnas"]["paper"]
+    assert listed.keys() == set(get_args(Method))
+    assert "1911.07033" in listed["s2dnas"]["source"]
 
 
 @pytest.mark.parametrize("command", ["search", "demo", "methods"])

@@ -1,0 +1,153 @@
+"""The sampler of each method, made for a space, a budget and a number of trials."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, final
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+
+from offramp_search.pipeline._supernet import random_architecture
+from offramp_search.samplers import (
+    DDPNASSampler,
+    EvolutionSampler,
+    PNASSampler,
+    RandomSampler,
+    ReinforceSampler,
+    nsga2_sampler,
+    tpe_sampler,
+)
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+    from offramp_search.budget import Budget
+    from offramp_search.devices import LatencyTable
+    from offramp_search.spaces import Architecture, Space
+
+__all__ = ["Method", "make_sampler"]
+
+Method = Literal["s2dnas", "pnas", "ddpnas", "evolution", "tpe", "nsga2", "random"]
+
+_BEAM = 8
+_ROUNDS = 3
+_DRAWS = 200
+_BYTES_PER_PARAMETER = {"float32": 4, "int8": 1}
+_INVALID = 1e9
+
+
+def make_sampler(
+    method: Method, seed: int, space: Space, budget: Budget, table: LatencyTable, *, trials: int
+) -> BaseSampler:
+    """The sampler of a method.
+
+    PNAS frees as many decisions a level as it takes to have freed all within the trials; DDPNAS
+    prunes one choice at a time if three fair rounds before each fit into them, and half of the
+    choices otherwise.
+
+    Args:
+        method: One that ``offramp methods`` lists.
+        seed: Not negative.
+        space: The search space.
+        budget: What is limited.
+        table: Where latencies are looked up.
+        trials: Architectures that will be evaluated.
+    """
+    limits = _Limits(space, budget, table)
+    decisions = space.decisions()
+    if method == "s2dnas":
+        return ReinforceSampler(seed)
+    if method == "evolution":
+        return EvolutionSampler(seed)
+    if method == "tpe":
+        return tpe_sampler(seed)
+    if method == "nsga2":
+        return nsga2_sampler(seed)
+    if method == "random":
+        return RandomSampler(seed)
+    if method == "pnas":
+        most_first = max(4, trials // 4)
+        levels = max(1, (trials - most_first) // _BEAM)
+        return PNASSampler(
+            seed,
+            decisions,
+            neutral=limits.neutral(seed),
+            beam=_BEAM,
+            most_first=most_first,
+            step=max(1, math.ceil((len(decisions) - 2) / levels)),
+            allowed=limits.allow,
+        )
+    one_by_one = DDPNASSampler.length(decisions, rounds=_ROUNDS) < trials
+    share = 0.0 if one_by_one else 0.5
+    round_trials = max(1, DDPNASSampler.length(decisions, rounds=1, removed_share=share))
+    return DDPNASSampler(
+        seed,
+        decisions,
+        rounds=max(1, (trials - 1) // round_trials),
+        removed_share=share,
+        allowed=limits.allow,
+        cost=limits.share,
+        limit=1.0,
+    )
+
+
+@final
+class _Limits:
+    """What a budget allows, as far as the measured blocks tell."""
+
+    def __init__(self, space: Space, budget: Budget, table: LatencyTable) -> None:
+        self._space = space
+        self._budget = budget
+        self._table = table
+
+    def allow(self, architecture: Architecture) -> bool:
+        """Whether an architecture is valid and can keep the budget."""
+        return self.share(architecture) <= 1
+
+    def share(self, architecture: Architecture) -> float:
+        """The largest share of a limit that it takes at least; huge if it is no valid network."""
+        space, budget = self._space, self._budget
+        if space.refusal(architecture) is not None:
+            return _INVALID
+        stage_ms = self._table.lower_bounds_ms(space.blocks(architecture))
+        size = sum(space.parameters(architecture)) * _BYTES_PER_PARAMETER[self._table.precision]
+        return max(
+            0.0 if limit is None else value / limit
+            for value, limit in (
+                (stage_ms[0], budget.mean_ms),
+                (math.fsum(stage_ms), budget.worst_ms),
+                (size, budget.size_bytes),
+            )
+        )
+
+    def neutral(self, seed: int) -> Architecture:
+        """The even split, or else the first random architecture that keeps the budget.
+
+        Its blocks are measured if need be, so that a search that goes on later, when more is
+        known, finds the same.
+        """
+        even = {name: _even(kind) for name, kind in self._space.decisions().items()}
+        rng = np.random.default_rng([seed, 2])
+        for draw in range(_DRAWS):
+            architecture = even if draw == 0 else random_architecture(self._space, rng)
+            if self.allow(architecture):
+                stages = self._space.blocks(architecture)
+                self._table.require([block for stage in stages for block in stage])
+                if self.allow(architecture):
+                    return architecture
+        return even  # the search will say what the smallest latency is
+
+
+def _even(kind: BaseDistribution) -> str | int:
+    """The choice that gives all stages the most equal shares."""
+    if not isinstance(kind, CategoricalDistribution):
+        raise ValueError(f"expected decisions with named choices, got {kind}")
+    names = [str(choice) for choice in kind.choices]
+
+    def unevenness(at: int) -> float:
+        shares = [float(share) for share in names[at].replace("-", "+").split("+")]
+        return float(np.var(shares))
+
+    return names[min(range(len(names)), key=unevenness)]
