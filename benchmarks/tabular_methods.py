@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 RESULT = Path(__file__).parent / "results" / "tabular_methods.json"
 
+Compared = tuple[list[Claim], dict[str, Any]]
+"""What was set out to show, and the raw figures."""
+
 
 def main() -> None:
     """Run every comparison, print and write the result."""
@@ -66,7 +69,7 @@ def main() -> None:
     began = time.monotonic()
     claims: list[Claim] = []
     figures: dict[str, Any] = {}
-    for name, compare in {
+    comparisons: dict[str, Callable[[], Compared]] = {
         "reinforce": lambda: reinforce(macro, arguments.seeds),
         "pnas_macro": lambda: pnas_macro(macro, arguments.seeds),
         "pnas_201": lambda: pnas_201(cells, arguments.seeds),
@@ -75,7 +78,8 @@ def main() -> None:
         "unnas_micro": lambda: unnas(load_transnas_bench(arguments.data, "micro"), 2000),
         "unnas_macro": lambda: unnas(load_transnas_bench(arguments.data, "macro"), 2000),
         "baselines": lambda: baselines(macro, arguments.seeds),
-    }.items():
+    }
+    for name, compare in comparisons.items():
         found, raw = compare()
         claims += found
         figures[name] = raw
@@ -87,9 +91,6 @@ def main() -> None:
     claims.append(Claim.at_most("minutes that all comparisons took", minutes, 10))
     purpose = "search methods on tables of trained networks"
     write_result(arguments.result, claims=claims, figures=figures, purpose=purpose)
-
-
-Compared = tuple[list[Claim], dict[str, Any]]
 
 
 def reinforce(space: TabularSpace, seeds: int) -> Compared:

@@ -74,10 +74,8 @@ def predict_ensemble(
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        result: NDArray[np.float64] = (
-            model(torch.tensor(candidates + offsets)).mean(0).double().numpy()
-        )
-    return result
+        predicted: Tensor = model(torch.tensor(candidates + offsets)).mean(0)
+    return predicted.double().numpy()
 
 
 def _member_weights(n: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -54,7 +54,7 @@ class TestNSGA2(SamplerContract):
         return nsga2_sampler(seed, population=6)
 
 
-NEUTRAL = {**{f"width_{unit}": "2-6" for unit in range(5)}, "depth": 4}
+NEUTRAL: dict[str, str | int] = {**{f"width_{unit}": "2-6" for unit in range(5)}, "depth": 4}
 
 
 class TestPNAS(SamplerContract):

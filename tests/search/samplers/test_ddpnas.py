@@ -120,7 +120,7 @@ def test_bad_settings_are_named() -> None:
     decisions = make_space((2, 2)).decisions()
     for options in ({"rounds": 0}, {"sharpness": 0.0}, {"removed_share": 1.0}):
         with pytest.raises(ValueError, match="expected rounds of at least 1"):
-            DDPNASSampler(0, decisions, **options)  # type: ignore[arg-type]
+            DDPNASSampler(0, decisions, **options)
     with pytest.raises(ValueError, match="expected 'decay' or 'momentum'"):
         DDPNASSampler(0, decisions, update="adam")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has no decisions"):
