@@ -74,8 +74,9 @@ def predict_ensemble(
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        predicted: Tensor = model(torch.tensor(candidates + offsets)).mean(0)
-    return predicted.double().numpy()
+        predicted = model(torch.tensor(candidates + offsets)).mean(0)
+    result: NDArray[np.float64] = predicted.double().numpy()
+    return result
 
 
 def _member_weights(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
