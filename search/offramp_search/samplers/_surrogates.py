@@ -82,9 +82,9 @@ def predict_ensemble(
 def _member_weights(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """``(members, n)``: how often each member sees each architecture."""
     if n < _FEWEST_FOR_FOLDS:
-        return rng.multinomial(n, np.full(n, 1 / n), _MEMBERS).astype(float)
+        return np.asarray(rng.multinomial(n, np.full(n, 1 / n), _MEMBERS), dtype=np.float64)
     fold = rng.permutation(n) % _MEMBERS
-    return (fold != np.arange(_MEMBERS)[:, None]).astype(float)
+    return np.asarray(fold != np.arange(_MEMBERS)[:, None], dtype=np.float64)
 
 
 class _Ensemble(nn.Module):
