@@ -59,13 +59,13 @@ NEUTRAL: dict[str, str | int] = {**{f"width_{unit}": "2-6" for unit in range(5)}
 
 class TestPNAS(SamplerContract):
     def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
-        return PNASSampler(seed, decisions, neutral=NEUTRAL, beam=3, most_first=6)
+        return PNASSampler(seed, decisions, neutral=NEUTRAL, beam=10, most_first=6)
 
 
 class TestPNASWithLSTM(SamplerContract):
     def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
         return PNASSampler(
-            seed, decisions, neutral=NEUTRAL, beam=4, most_first=6, step=2, surrogate="lstm"
+            seed, decisions, neutral=NEUTRAL, beam=14, most_first=6, step=2, surrogate="lstm"
         )
 
 
