@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import torch
 from torch import Tensor, nn
 
 from offramp.errors import ExportError
-from offramp_export._edges import prepare_stages
+from offramp_export._edges import prepare_stages, trace_edges
 from offramp_export.targets import ExecuTorch
+from offramp_export.testing import contract_stages
 
 
 class _Volume(nn.Module):
@@ -28,14 +27,14 @@ def test_a_convolution_outside_xnnpack_is_refused() -> None:
         ExecuTorch().convert(prepare_stages([_Volume()]), [[(1, 8, 8, 3)]], None)
 
 
-def test_portable_kernels_take_what_xnnpack_does_not() -> None:
-    stages = prepare_stages([_Volume()])
-    target = ExecuTorch(kernels="portable")
-    program = target.convert(stages, [[(1, 8, 8, 3)]], None)
-    assert program.exporter["kernels"] == "portable"
-    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    expected = stages[0](torch.from_numpy(images.astype(np.float32)))[0].numpy()
-    np.testing.assert_allclose(target.run(program, images)[0], expected, rtol=1e-4)
+def test_portable_kernels_leave_nothing_to_xnnpack() -> None:
+    stages = prepare_stages(contract_stages())
+    carries = trace_edges(stages, 16, 16).carries
+    for kernels, delegated in (("xnnpack", True), ("portable", False)):
+        program = ExecuTorch(kernels=kernels).convert(stages, carries, None)  # type: ignore[arg-type]
+        assert program.exporter["kernels"] == kernels
+        (content,) = program.files.values()
+        assert (b"XnnpackBackend" in content) == delegated
 
 
 def test_options_are_checked() -> None:
