@@ -6,11 +6,14 @@ a hang; its input is kept, and the next worker goes on. An error that is not one
 fault as well. Mutations are seeded: the same seed gives the same inputs.
 
 A changed program never reaches LiteRT in a bundle, since its SHA-256 is compared first. The
-programs here go past that, as if their maker had listed the hash of the very file. A worker takes
-many inputs, and damage to the heap may show later than it was done; so the input at which one dies
-is not always the one to blame, and the counts are those of workers lost.
+programs here go past that: the manifest lists the hash of the very file, as its maker would. The
+bundle is then loaded and asked for an answer as by any user, so a program that is new is tried in a
+process of its own first; the worker is the process that must survive. How those processes ended is
+counted too. A worker takes many inputs, and damage to the heap may show later than it was done; so
+the input at which one dies is not always the one to blame, and the counts are those of workers
+lost.
 
-    .venv/bin/python benchmarks/fuzz.py --bundle BUNDLE [--count 10000]
+    .venv/bin/python benchmarks/fuzz.py --bundle BUNDLE [--count 10000] [--workers 2]
 """
 
 from __future__ import annotations
@@ -20,22 +23,26 @@ import contextlib
 import io
 import json
 import os
+import re
 import select
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import IO, TYPE_CHECKING, Any, final
 
+import msgspec
 import numpy as np
 
-from offramp.bundle import Bundle, InputSpec, pack_bundle
+from offramp.bundle import Bundle, InputSpec, describe_file, pack_bundle, write_bundle
+from offramp.classifier import DynamicClassifier
 from offramp.errors import OfframpError
 from offramp.images import load_image
-from offramp.runtimes import open_runtime
 from offramp.testing import mutations
 
 if TYPE_CHECKING:
@@ -45,8 +52,11 @@ __all__ = ["TARGETS", "Fuzzer", "json_mutations", "main", "seeds"]
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS = ("manifest", "zip", "litert", "image")
-TIMEOUT_S = 20.0
+TIMEOUT_S = 100.0  # a program may take thirty seconds before it is given up, and has two chances
+_SLICE_S = 0.5
 _MOST_WORD_BYTES = 300
+# How the process ended in which a program was tried.
+_ISOLATED = re.compile(r"in a process of its own, which (was ended by \w+|did not end|ended)")
 
 
 def seeds(target: str, bundle: Bundle) -> tuple[bytes, ...]:
@@ -148,8 +158,6 @@ def _judge(target: str, bundle: Bundle) -> Callable[[bytes], None]:
         spec = InputSpec(height=32, width=32)
         return lambda data: _discard(load_image(data, spec))
     if target == "manifest":
-        import shutil
-
         shutil.copytree(bundle.path, folder / "bundle")
 
         def manifest(data: bytes) -> None:
@@ -165,38 +173,35 @@ def _judge(target: str, bundle: Bundle) -> Callable[[bytes], None]:
 
         return packed
 
-    class Changed:
-        """A bundle that hands on whatever it is given, as if its hash were listed."""
+    # What one input leaves there would spare the next one its test.
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    return lambda data: _load(bundle, data, folder)
 
-        path, manifest = bundle.path, bundle.manifest
-        data = b""
 
-        def program(self, name: str | None) -> Any:
-            return bundle.program(name)
-
-        def read(self, entry: object) -> bytes:
-            return self.data
-
-    changed: Any = Changed()
-    names = [one.name for one in bundle.manifest.programs if one.runtime == "litert"]
-    shape = (bundle.manifest.input.height, bundle.manifest.input.width, 3)
-
-    def litert(data: bytes) -> None:
-        changed.data = data
+def _load(bundle: Bundle, program: bytes, folder: Path) -> None:
+    """Load bundles that hold a program under its own right hash, and ask for an answer."""
+    manifest, vectors = bundle.manifest, bundle.read(bundle.manifest.vectors)
+    errors: list[OfframpError] = []
+    entries = [entry for entry in manifest.programs if entry.runtime == "litert"]
+    for entry in entries:
         # Quantised or not is told by the file alone, so it meets the manifest of both.
-        errors: list[OfframpError] = []
-        for name in names:
-            try:
-                with open_runtime(changed, name, runtime="litert", self_test="never") as runtime:
-                    runtime.start(np.zeros(shape, np.uint8))
-                    for stage in range(runtime.num_stages):
-                        runtime.run(stage)
-            except OfframpError as error:
-                errors.append(error)
-        if len(errors) == len(names):
-            raise errors[0]
-
-    return litert
+        (file,) = entry.files
+        changed = msgspec.structs.replace(entry, files=(describe_file(file.path, program),))
+        others = [other for other in manifest.programs if other is not entry]
+        files = {one.path: bundle.read(one) for other in others for one in other.files}
+        files |= {file.path: program, manifest.vectors.path: vectors}
+        programs = (changed, *others)
+        shutil.rmtree(folder / "bundle", ignore_errors=True)
+        write_bundle(folder / "bundle", msgspec.structs.replace(manifest, programs=programs), files)
+        try:
+            with DynamicClassifier.load(
+                folder / "bundle", program=entry.name, policy="last"
+            ) as classifier:
+                classifier.predict(bundle.vectors().images[0])
+        except OfframpError as error:
+            errors.append(error)
+    if len(errors) == len(entries):
+        raise min(errors, key=lambda error: _ISOLATED.search(str(error)) is None)
 
 
 def _discard(_: object) -> None:
@@ -214,7 +219,8 @@ def work(target: str, bundle: Bundle) -> None:
             judge(data)
             word = "used"
         except OfframpError as error:
-            word = f"refused {type(error).__name__}"
+            tried = _ISOLATED.search(str(error))
+            word = f"refused {type(error).__name__}" + (f": process {tried[1]}" if tried else "")
         # Whatever else comes out is what is looked for here.
         except BaseException as error:
             word = f"fault {type(error).__name__}: {error}"
@@ -257,7 +263,7 @@ class Fuzzer:
         with contextlib.suppress(BrokenPipeError):
             worker.stdin.write(struct.pack("<I", len(data)) + data)
             worker.stdin.flush()
-            if not select.select([worker.stdout], [], [], TIMEOUT_S)[0]:
+            if not _answers(worker.stdout):
                 word = "hang"
             elif len(head := worker.stdout.read(4)) == 4:
                 word = worker.stdout.read(struct.unpack("<I", head)[0]).decode("utf-8", "replace")
@@ -283,27 +289,53 @@ class Fuzzer:
             self._worker = None
 
 
-def run(target: str, bundle: Bundle, seed: int, count: int, kept: Path) -> dict[str, Any]:
-    """Feed ``count`` damaged inputs, and count what became of them."""
-    words: Counter[str] = Counter()
-    notable: Counter[str] = Counter()
-    fuzzer = Fuzzer(target, bundle, kept)
-    began = said = time.monotonic()
-    generator = np.random.default_rng(seed)
-    for number, data in enumerate(inputs(target, bundle, generator, count)):
-        word = fuzzer.feed(data, f"{seed}-{number}")
-        words[word.partition(" ")[0]] += 1
-        notable[word] += 1
-        if time.monotonic() - said > 30:
-            said = time.monotonic()
-            print(f"{target}: {number + 1} of {count}, {dict(words)}", file=sys.stderr, flush=True)
-    fuzzer.close()
+def _answers(stdout: IO[bytes]) -> bool:
+    """Whether there is something to read in time; time in which all stood still is not counted."""
+    waited_s = 0.0
+    while waited_s < TIMEOUT_S:
+        began = time.monotonic()
+        if select.select([stdout], [], [], _SLICE_S)[0]:
+            return True
+        waited_s += min(time.monotonic() - began, 2 * _SLICE_S)
+    return False
+
+
+def run(
+    target: str, bundle: Bundle, seed: int, count: int, kept: Path, workers: int = 1
+) -> dict[str, Any]:
+    """Feed ``count`` damaged inputs, dealt out to workers, and count what became of them."""
+    began = time.monotonic()
+
+    def share(worker: int) -> Counter[str]:
+        words: Counter[str] = Counter()
+        fuzzer = Fuzzer(target, bundle, kept)
+        said = time.monotonic()
+        for number, data in enumerate(inputs(target, bundle, np.random.default_rng(seed), count)):
+            if number % workers != worker:
+                continue
+            words[fuzzer.feed(data, f"{seed}-{number}")] += 1
+            if time.monotonic() - said > 30:
+                said = time.monotonic()
+                told = f"{target}: {number + 1} of {count}, {dict(_outcomes(words))}"
+                print(told, file=sys.stderr, flush=True)
+        fuzzer.close()
+        return words
+
+    with ThreadPoolExecutor(workers) as pool:
+        words = sum(pool.map(share, range(workers)), Counter[str]())
     return {
-        "inputs": sum(words.values()),
-        "outcomes": dict(words),
-        "details": dict(notable.most_common(40)),
+        "inputs": words.total(),
+        "outcomes": dict(_outcomes(words)),
+        "details": dict(words.most_common(40)),
         "seconds": time.monotonic() - began,
     }
+
+
+def _outcomes(words: Counter[str]) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    for word, number in words.items():
+        outcomes[word.partition(" ")[0]] += number
+    return outcomes
 
 
 def main() -> None:
@@ -318,14 +350,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000, help="inputs for each target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", action="append", choices=TARGETS)
+    parser.add_argument("--workers", type=int, default=1, help="inputs fed at the same time")
     parser.add_argument("--kept", type=Path, default=Path(".cache/fuzz"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     from offramp_search.report import Claim, write_result
 
-    bundle = Bundle.open(arguments.bundle)
+    bundle, workers = Bundle.open(arguments.bundle), arguments.workers
     for target in arguments.target or TARGETS:
-        figure = run(target, bundle, arguments.seed, arguments.count, arguments.kept)
+        figure = run(target, bundle, arguments.seed, arguments.count, arguments.kept, workers)
         outcomes = figure["outcomes"]
         print(f"{target}: {figure['inputs']} inputs, {outcomes}")
         claims = [Claim.at_least(f"{target}: inputs", figure["inputs"], 10_000)]
@@ -342,7 +375,10 @@ def main() -> None:
             purpose=f"What damaged inputs do to the SDK: {target}",
             claims=claims,
             figures={"seed": arguments.seed, **figure},
-            command=["fuzz.py", "--bundle", "BUNDLE", "--target", target],
+            command=[
+                *("fuzz.py", "--bundle", "BUNDLE", "--target", target),
+                *("--workers", str(workers)),
+            ],
         )
 
 

@@ -16,7 +16,7 @@ from offramp.calibration import CertificateCheck, recheck
 from offramp.errors import MissingExtraError, ProgramError
 from offramp.policy import choose_exits
 from offramp.profiling import collect_logits
-from offramp.runtimes import choose_runtime, logits_tolerance, open_runtime
+from offramp.runtimes import choose_runtime, logits_tolerance, open_runtime, try_isolated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -259,7 +259,10 @@ def _check(
     threads: int,
     report: Callable[[int, int], None],
 ) -> ProgramCheck:
+    (file,) = entry.files
     try:
+        # A bundle is verified because it is not trusted yet.
+        try_isolated(bundle, entry, choose_runtime(entry), bundle.read(file), threads)
         with open_runtime(bundle, entry.name, threads=threads, self_test="never") as runtime:
             logits = collect_logits(runtime, vectors.images, report)
     except ProgramError as error:

@@ -30,12 +30,11 @@ def test_damaged_inputs_are_refused_in_words(bundle: Bundle, tmp_path: Path, tar
     assert figure["outcomes"]["refused"] > 200
 
 
-def test_damaged_programs_cost_a_worker_at_most(bundle: Bundle, tmp_path: Path) -> None:
-    """LiteRT itself may die of a damaged program, so it is asked in a process of its own."""
-    figure = fuzz.run("litert", bundle, 11, 300, tmp_path / "kept")
-    assert figure["outcomes"]["refused"] > 150
-    assert figure["outcomes"].get("fault", 0) == 0, figure["details"]
-    assert figure["outcomes"].get("crash", 0) + figure["outcomes"].get("hang", 0) <= 12
+def test_damaged_programs_end_their_own_process_at_most(bundle: Bundle, tmp_path: Path) -> None:
+    """Under their own right hash, loaded and asked as by any user."""
+    figure = fuzz.run("litert", bundle, 11, 80, tmp_path / "kept")
+    assert figure["outcomes"].keys() <= {"used", "refused"}, figure["details"]
+    assert figure["outcomes"]["refused"] > 40
 
 
 def test_a_lost_worker_is_noticed_and_replaced(bundle: Bundle, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +13,7 @@ import pytest
 from offramp.bundle import Vectors, describe_file, encode_vectors, write_bundle
 from offramp.errors import ProgramError, SelfTestError
 from offramp.policy import probabilities
-from offramp.runtimes import _self_test, logits_tolerance, open_runtime, self_test
+from offramp.runtimes import _first_load, logits_tolerance, open_runtime, self_test
 from offramp.testing import FakeRuntime
 
 if TYPE_CHECKING:
@@ -125,17 +127,35 @@ def test_a_wrong_program_is_not_handed_out(wrong: Bundle) -> None:
 def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often a self-test has run."""
     runs: list[str] = []
-    real = _self_test.self_test
-
-    def counted(*arguments: Any, **options: Any) -> Any:
-        runs.append("run")
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(_self_test, "self_test", counted)
+    for name in ("self_test", "compare_logits"):
+        _count_calls(name, runs, monkeypatch)
     return lambda: len(runs)
 
 
-def test_it_runs_once(bundle: Bundle, count: Callable[[], int], tmp_path: Path) -> None:
+@pytest.fixture
+def count_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often a program was tried in a process of its own."""
+    runs: list[str] = []
+    _count_calls("run_isolated", runs, monkeypatch)
+    return lambda: len(runs)
+
+
+def _count_calls(name: str, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = getattr(_first_load, name)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        runs.append(name)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(_first_load, name, counted)
+
+
+def test_it_runs_once(
+    bundle: Bundle,
+    count: Callable[[], int],
+    count_processes: Callable[[], int],
+    tmp_path: Path,
+) -> None:
     for _ in range(3):
         open_runtime(bundle, NAME).close()
     assert count() == 1
@@ -143,21 +163,53 @@ def test_it_runs_once(bundle: Bundle, count: Callable[[], int], tmp_path: Path) 
     assert count() == 2
     open_runtime(bundle, NAME, self_test="always").close()
     assert count() == 3
-    (one, _) = (tmp_path / "cache" / "offramp" / "self-tests").iterdir()
-    one.write_bytes(one.read_bytes()[:-1])
+    assert count_processes() == 2
+    for file in (tmp_path / "cache" / "offramp" / "self-tests").iterdir():
+        file.write_bytes(file.read_bytes()[:-1])
     open_runtime(bundle, NAME).close()
     open_runtime(bundle, "litert/int8").close()
-    assert count() == 4
+    assert (count(), count_processes()) == (5, 4)
+
+
+def test_in_process_starts_no_other(
+    bundle: Bundle, count: Callable[[], int], count_processes: Callable[[], int]
+) -> None:
+    open_runtime(bundle, NAME, self_test="in_process").close()
+    open_runtime(bundle, NAME, self_test="in_process").close()
+    open_runtime(bundle, NAME, self_test="always").close()
+    assert (count(), count_processes()) == (2, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file there has no owner like this")
+def test_what_another_user_says_is_not_believed(
+    bundle: Bundle,
+    count_processes: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    open_runtime(bundle, NAME).close()
+    mine = os.geteuid()
+    if mine == 0:
+        for file in (tmp_path / "cache" / "offramp" / "self-tests").iterdir():
+            os.chown(file, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    open_runtime(bundle, NAME).close()
+    assert count_processes() == 2
 
 
 def test_another_policy_is_tested_too(
-    bundle: Bundle, count: Callable[[], int], make_policy: Callable[..., Policy]
+    bundle: Bundle,
+    count: Callable[[], int],
+    count_processes: Callable[[], int],
+    make_policy: Callable[..., Policy],
 ) -> None:
     open_runtime(bundle, "litert/int8").close()
     bundle = bundle.add_policy(make_policy())
     open_runtime(bundle, "litert/int8").close()
     open_runtime(bundle, "litert/int8").close()
-    assert count() == 2
+    # The program itself has been seen to do no harm.
+    assert (count(), count_processes()) == (2, 1)
 
 
 def test_without_a_cache_it_runs_every_time(

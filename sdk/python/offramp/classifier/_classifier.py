@@ -131,7 +131,8 @@ class DynamicClassifier(Classifier):
             runtime: What is to run the program, as for ``open_runtime``; ``None`` takes the first
                 that is installed.
             self_test: When to run the bundle's test images and compare with what was recorded:
-                ``first`` the first time on this machine, ``always``, or ``never``.
+                ``first`` the first time on this machine, ``always``, or ``never``; what is new here
+                runs in a process of its own before, unless this is ``in_process``.
             trust: Who must have signed the bundle, such as ``TrustedKey("key.pub")``; for a bundle
                 that is open already, say it to ``Bundle.open``.
             monitor: Hears of every prediction, such as ``offramp.monitoring.Monitor``; the images

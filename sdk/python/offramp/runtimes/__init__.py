@@ -2,10 +2,11 @@
 
 from offramp.runtimes._base import Runtime
 from offramp.runtimes._choice import choose_runtime, describe_runtime, installed_runtimes
+from offramp.runtimes._first_load import SelfTest, try_isolated
 from offramp.runtimes._litert import LiteRTRuntime
 from offramp.runtimes._litert_engine import LiteRTEngine
 from offramp.runtimes._open import open_runtime
-from offramp.runtimes._self_test import SelfTest, SelfTestResult, logits_tolerance, self_test
+from offramp.runtimes._self_test import SelfTestResult, logits_tolerance, self_test
 from offramp.runtimes._shim import build_shim, find_shim
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "logits_tolerance",
     "open_runtime",
     "self_test",
+    "try_isolated",
 ]

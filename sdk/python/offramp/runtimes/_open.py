@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offramp.runtimes._choice import choose_runtime
-from offramp.runtimes._self_test import SelfTest, self_test_bundle
+from offramp.runtimes._first_load import FirstLoad, SelfTest
 
 if TYPE_CHECKING:
     from offramp.bundle import Bundle
@@ -33,22 +33,28 @@ def open_runtime(
             first of these that is installed. ``Runtime.engine`` says which it is.
         self_test: When to run the bundle's test images and compare with what was recorded:
             ``first`` the first time that this program is opened by this runtime on this
-            processor, ``always``, or ``never``.
+            processor, ``always``, or ``never``. A program that is new here runs them in a process
+            of its own, so that a bad one ends that process and not this one; ``in_process`` is
+            ``first`` without it, where none can be started.
 
     Raises:
         BundleError: There is no such program.
         IntegrityError: Its file changed since the bundle was opened.
-        ProgramError: The runtime refused it, it is not what the manifest says, or it is for a
-            runtime that only the Kotlin or Swift SDK has.
+        ProgramError: The runtime refused it, it is not what the manifest says, it died or hung in
+            its process or that process could not be started, or it is for a runtime that only the
+            Kotlin or Swift SDK has.
         SelfTestError: It does not answer here as it did where the bundle was made.
         MissingExtraError: No runtime for it is installed.
     """
     entry = bundle.program(program)
     choice = choose_runtime(entry, runtime)
+    load = FirstLoad(bundle, entry, choice, when=self_test)
     (file,) = entry.files
-    opened = choice.open(bundle.read(file), entry.stages, threads)
+    data = bundle.read(file)
+    load.before(data, threads)
+    opened = choice.open(data, entry.stages, threads)
     try:
-        self_test_bundle(opened, bundle, entry, engine=str(choice.find()), when=self_test)
+        load.after(opened)
     except BaseException:
         opened.close()
         raise

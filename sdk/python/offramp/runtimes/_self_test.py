@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from offramp._cache import cache_folder
-from offramp._files import write_atomically
-from offramp.errors import SelfTestError
+from offramp.errors import ProgramError, SelfTestError
 from offramp.policy import choose_exits
 
 if TYPE_CHECKING:
@@ -22,12 +15,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from offramp.bundle import Bundle, Policy, ProgramEntry, Vectors
+    from offramp.bundle import Policy, ProgramEntry, Vectors
     from offramp.runtimes._base import Runtime
 
-__all__ = ["SelfTest", "SelfTestResult", "logits_tolerance", "self_test", "self_test_bundle"]
+__all__ = [
+    "MOST_IMAGES",
+    "SelfTestResult",
+    "compare_logits",
+    "logits_tolerance",
+    "run_images",
+    "self_test",
+]
 
-SelfTest = Literal["first", "always", "never"]
+MOST_IMAGES = 16
+"""How many of a bundle's test images a self-test runs."""
 
 # Of the largest recorded logit of the exit: what reordered sums may change, by precision.
 _RELATIVE_TOLERANCE = {
@@ -48,8 +49,6 @@ _INT8_STEPS = 4
 _STEPS = 127.0
 # One quantisation step is a float32 in the program and decimal digits in the manifest.
 _SLACK = 1.0 + 1e-5
-_IMAGES = 16
-_PROCESSOR_CHARACTERS = 4096
 
 
 def logits_tolerance(entry: ProgramEntry, exit: int, recorded: NDArray[np.float32]) -> float:
@@ -95,7 +94,7 @@ def self_test(
     vectors: Vectors,
     policies: Sequence[Policy] = (),
     *,
-    images: int = _IMAGES,
+    images: int = MOST_IMAGES,
 ) -> SelfTestResult:
     """Run test images through every stage and compare with what was recorded.
 
@@ -111,12 +110,54 @@ def self_test(
             the recorded logits lead to another exit than was recorded.
     """
     chosen = vectors.images[:images]
-    recorded = vectors.logits[entry.name][:, : len(chosen)]
-    logits = np.empty_like(recorded)
-    for number, image in enumerate(chosen):
+    return compare_logits(
+        run_images(runtime, chosen), entry, vectors, policies, engine=runtime.engine
+    )
+
+
+def run_images(runtime: Runtime, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run images through every stage.
+
+    Args:
+        runtime: The program, loaded.
+        images: ``(images, height, width, 3)`` uint8.
+
+    Returns:
+        ``(exits, images, classes)`` float32 logits.
+    """
+    exits = range(runtime.num_stages)
+    logits = []
+    for image in images:
         runtime.start(image)
-        for exit in range(len(recorded)):
-            logits[exit, number] = runtime.run(exit)
+        logits.append([runtime.run(exit) for exit in exits])
+    return np.array(logits, np.float32).swapaxes(0, 1)
+
+
+def compare_logits(
+    logits: NDArray[np.float32],
+    entry: ProgramEntry,
+    vectors: Vectors,
+    policies: Sequence[Policy],
+    *,
+    engine: str,
+) -> SelfTestResult:
+    """Compare what a program answered here to the first test images with what was recorded.
+
+    Args:
+        logits: ``(exits, images, classes)`` float32.
+        entry: What the manifest says of the program.
+        vectors: The bundle's.
+        policies: Of this program.
+        engine: What ran it.
+
+    Raises:
+        SelfTestError: As ``self_test``.
+    """
+    recorded = vectors.logits[entry.name][:, : logits.shape[1]]
+    if logits.shape != recorded.shape:
+        raise ProgramError(
+            f"{entry.name} gave logits of shape {logits.shape}, expected {recorded.shape}"
+        )
     difference = np.abs(logits.astype(np.float64) - recorded)
     # A logit that is not a number is as far away as can be.
     difference = np.where(np.isfinite(difference), difference, np.inf)
@@ -130,16 +171,16 @@ def self_test(
         if found > allowed:
             raise SelfTestError(
                 f"{entry.name} does not answer here as it did where the bundle was made: logits of "
-                f"exit {exit} differ by up to {found:.3g} over {len(chosen)} test images, at most "
-                f"{allowed:.3g} is allowed, in {runtime.engine}; do not rely on this program on "
-                "this machine, and try another runtime or program",
+                f"exit {exit} differ by up to {found:.3g} over {logits.shape[1]} test images, at "
+                f"most {allowed:.3g} is allowed, in {engine}; do not rely on this program on this "
+                "machine, and try another runtime or program",
                 program=entry.name,
                 exit=exit,
                 difference=found,
                 tolerance=allowed,
             )
     return SelfTestResult(
-        images=len(chosen),
+        images=logits.shape[1],
         differences=differences,
         tolerances=tolerances,
         exits_differing={
@@ -169,86 +210,3 @@ def _exits_differing(
             tolerance=0.0,
         )
     return int((choose_exits(policy, logits) != expected).sum())
-
-
-def self_test_bundle(
-    runtime: Runtime, bundle: Bundle, entry: ProgramEntry, *, engine: str, when: SelfTest
-) -> SelfTestResult | None:
-    """Run the self-test of a bundle's program if it is due, and remember that it passed.
-
-    Args:
-        runtime: The program, loaded.
-        bundle: Where it is from.
-        entry: Its entry.
-        engine: The runtime's package and version.
-        when: ``first`` tests once for each program, engine and processor; ``always``; ``never``.
-
-    Returns:
-        What was seen, or ``None`` if nothing was run.
-
-    Raises:
-        SelfTestError: As ``self_test``.
-        ValueError: ``when`` is none of the three.
-    """
-    if when not in ("first", "always", "never"):
-        raise ValueError(f"self_test is {when!r}, expected 'first', 'always' or 'never'")
-    if when == "never":
-        return None
-    policies = [policy for policy in bundle.manifest.policies if policy.program == entry.name]
-    memory = _memory(bundle, entry, policies, engine)
-    if when == "first" and memory is not None and _remembers(*memory):
-        return None
-    result = self_test(runtime, entry, bundle.vectors(), policies)
-    if memory is not None:
-        _remember(*memory)
-    return result
-
-
-def _memory(
-    bundle: Bundle, entry: ProgramEntry, policies: Sequence[Policy], engine: str
-) -> tuple[Path, bytes] | None:
-    """The file that says that this very test was passed, and its content."""
-    folder = cache_folder()
-    if folder is None:
-        return None
-    content = json.dumps(
-        {
-            "program": [file.sha256 for file in entry.files],
-            "vectors": bundle.manifest.vectors.sha256,
-            "policies": [repr(policy) for policy in policies],
-            "engine": engine,
-            "machine": platform.machine(),
-            "processor": _processor(),
-            "versions": [version("offramp"), np.__version__],
-        },
-        sort_keys=True,
-    ).encode()
-    return folder / "self-tests" / f"{hashlib.sha256(content).hexdigest()}.json", content
-
-
-def _processor() -> str:
-    """What the kernel says of the first processor, less what changes while it runs."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
-            # The kernel makes the text as it is read, and asks every further core its clock.
-            text = file.read(_PROCESSOR_CHARACTERS)
-    except OSError:
-        return platform.processor()
-    first = text.partition("\n\n")[0].splitlines()
-    return "\n".join(line for line in first if "MHz" not in line and "bogomips" not in line.lower())
-
-
-def _remembers(path: Path, content: bytes) -> bool:
-    try:
-        return path.read_bytes() == content
-    except OSError:
-        return False
-
-
-def _remember(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError:
-        # A full or read-only disk costs the next start the same test again, nothing more.
-        return

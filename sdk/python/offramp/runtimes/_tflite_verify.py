@@ -1,4 +1,4 @@
-"""Whether a LiteRT file holds together: tflite-runtime reads it without looking.
+"""Whether a LiteRT file holds together: engines follow what it says without looking everywhere.
 
 A file is a FlatBuffer: tables that point to each other by offsets. Every offset, vector and index
 that the interpreter follows when it loads a file is followed here first, and must stay inside.
@@ -72,7 +72,7 @@ def verify_flatbuffer(program: bytes) -> None:
         _check_indices(reader, model)
     except _BrokenError as error:
         raise ProgramError(
-            f"tflite-runtime could not load the program: the file is broken: {error}"
+            f"could not load the program: the file is broken: {error}; copy the bundle anew"
         ) from None
 
 
