@@ -99,27 +99,21 @@ def calibrate(model: Any, data: Any, labels: Any, drop: float, grid: Any, share:
         loader(slice(cut, None)),
         target_accuracy_drop=drop,
         grid=grid,
-        fit_temperature=True,
-        temperature_loader=loader(slice(cut)),
+        fit_temperature=cut > 0,
+        temperature_loader=loader(slice(cut)) if cut else None,
     )
 
 
 def load_stages(folder: Path, style: str) -> list[nn.Module]:
-    stages: list[nn.Module] = []
-    carry: tuple[Tensor, ...] = (torch.zeros(1, 32, 32, 3),)
-    for place in range(4):
-        stage: Any = torch.export.load(str(folder / f"stage_{place}.pt2")).module()
-        with torch.inference_mode(False), torch.no_grad():
-            if style == "frozen":
-                # Folds the batch norms and drops the interpreter: faster than it advises.
-                traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
-                    stage, carry, check_trace=False
-                )
-                stage = torch.jit.freeze(traced.eval())
-            output = stage(*carry)
-        carry = tuple(output[1:])
-        stages.append(Stage(stage))
-    return stages
+    if style == "frozen":
+        load: Any = torch.jit.load
+        return [Stage(load(str(folder / f"stage_{place}.ts"))) for place in range(4)]
+    return [Stage(_eager(folder, place)) for place in range(4)]
+
+
+def _eager(folder: Path, place: int) -> Any:
+    # The shapes are known: checking them at every call would only cost it time.
+    return torch.export.load(str(folder / f"stage_{place}.pt2")).module(check_guards=False)
 
 
 class Worker:
@@ -130,14 +124,31 @@ class Worker:
         self.model: Any = None
         self.images = np.load(folder / "images.npy", mmap_mode="r")
 
-    def load(self, style: str, policy: dict[str, Any] | None) -> dict[str, Any]:
+    def freeze(self) -> bool:
+        """Fold the batch norms and drop the interpreter: faster than it advises."""
+        carry: tuple[Tensor, ...] = (torch.zeros(1, 32, 32, 3),)
+        with torch.inference_mode(False), torch.no_grad():
+            for place in range(4):
+                traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+                    _eager(self.folder, place), carry, check_trace=False
+                )
+                frozen: Any = torch.jit.freeze(traced.eval())
+                frozen.save(str(self.folder / f"stage_{place}.ts"))
+                carry = tuple(frozen(*carry)[1:])
+        return True
+
+    def load(self, style: str, policy: dict[str, Any] | None, threads: int) -> dict[str, Any]:
+        if threads:
+            torch.set_num_threads(threads)
         self.model = wrap(load_stages(self.folder, style), (1, 32, 32, 3))
         if policy is not None:
             config = self.model.config
             config.confidence_thresholds = policy["thresholds"]
             config.enabled_exits = policy["enabled"]
             config.temperatures = policy["temperatures"]
-            config.validate()
+        else:
+            self.model.config.enabled_exits = [False] * 3
+        self.model.config.validate()
         answer = self.run(0, 1)
         return answer | {"resident_mb": _resident_mb()}
 
@@ -167,7 +178,8 @@ class Worker:
                 {
                     "thresholds": result.thresholds,
                     "enabled": result.enabled_exits,
-                    "temperatures": result.temperatures,
+                    # None where none were fitted; the model then has its own, all 1.
+                    "temperatures": result.temperatures or dict(model.config.temperatures),
                 }
             )
         return found
@@ -180,7 +192,6 @@ def _resident_mb() -> float:
 
 def main() -> None:
     """Answer commands until there are no more."""
-    torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     worker = Worker(Path(sys.argv[1]))
     for line in sys.stdin:
