@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from offramp.signing import signature_path
 
@@ -64,6 +66,58 @@ def test_a_signature_elsewhere(
     done = offramp("verify", bundle.path, *trusted)
     assert done.code == 2
     assert "has no signature at" in done.err
+
+
+_COMMANDS = (
+    ("inspect",),
+    ("profile", "--runs", "2", "--save"),
+    ("predict", "IMAGE", "--policy", "last"),
+    ("bench", "FOLDER"),
+    ("calibrate", "FOLDER"),
+)
+
+
+@pytest.mark.parametrize("words", _COMMANDS, ids=lambda words: words[0])
+def test_every_command_can_insist_on_a_signature(
+    bundle: Bundle, key: Path, tmp_path: Path, offramp: Callable[..., Any], words: tuple[str, ...]
+) -> None:
+    image = tmp_path / "images" / "image.png"
+    image.parent.mkdir()
+    Image.fromarray(bundle.vectors().images[0]).save(image)
+    places = {"IMAGE": str(image), "FOLDER": str(image.parent)}
+    command, *options = (places.get(word, word) for word in words)
+    options += ["--trusted-key", str(key.with_suffix(".pub"))]
+    before = (bundle.path / "manifest.json").read_bytes()
+    done = offramp(command, bundle.path, *options)
+    assert done.code == 2
+    assert "has no signature at" in done.err
+    assert (bundle.path / "manifest.json").read_bytes() == before
+    offramp("sign", bundle.path, "--key", key)
+    done = offramp(command, bundle.path, *options)
+    if command in ("bench", "calibrate"):
+        # Beyond the signature it is the images that are missing something.
+        assert "sign" not in done.err
+        return
+    assert done.code == 0, done.err
+    assert ("its signature no longer fits" in done.out) == ("--save" in options)
+
+
+def test_calibrating_says_that_the_signature_is_gone(
+    bundle: Bundle, key: Path, tmp_path: Path, offramp: Callable[..., Any]
+) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 5, 2000)
+    logits = np.float32(8) * (np.arange(5) == labels[:, None])[None].repeat(3, 0)
+    np.save(tmp_path / "logits.npy", logits.astype(np.float32))
+    np.save(tmp_path / "labels.npy", labels)
+    saved = ("--logits", tmp_path / "logits.npy", "--labels", tmp_path / "labels.npy")
+    offramp("sign", bundle.path, "--key", key)
+    trusted = ("--trusted-key", key.with_suffix(".pub"))
+    done = offramp("calibrate", bundle.path, *saved, "--program", "litert/int8", *trusted)
+    assert done.code == 0, done.err
+    assert "its signature no longer fits" in done.out
+    done = offramp("inspect", bundle.path, *trusted)
+    assert (done.code, "manifest.json" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """``offramp bench``."""
 
-# ruff: noqa: TC001 - typer reads the annotations at run time
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,8 +14,12 @@ from offramp.cli._options import (
     DataArgument,
     JsonOption,
     ProgramsOption,
+    SignatureOption,
     ThreadsOption,
+    TrustedCertificateOption,
+    TrustedKeyOption,
     WorkersOption,
+    open_bundle,
 )
 
 if TYPE_CHECKING:
@@ -74,6 +77,9 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    trusted_key: TrustedKeyOption = None,
+    trusted_certificate: TrustedCertificateOption = None,
+    signature: SignatureOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time predictions that really stop early against running every image to the last exit.
@@ -84,10 +90,9 @@ def bench(
     """
     if deadline_ms is not None and not deadline_ms > 0:
         raise typer.BadParameter(f"--deadline-ms must be above 0, got {deadline_ms}")
-    from offramp.bundle import Bundle
     from offramp.errors import BundleError
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle, trusted_key, trusted_certificate, signature)
     known = [entry.name for entry in opened.manifest.programs if entry.runtime == "litert"]
     names = list(dict.fromkeys(program or known))
     if not names:

@@ -1,6 +1,6 @@
 """``offramp calibrate``."""
 
-# ruff: noqa: TC001, TC003 - typer reads the annotations at run time
+# ruff: noqa: TC003 - typer reads the annotations at run time
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,7 +10,17 @@ import typer
 
 from offramp.cli import console
 from offramp.cli._calibration_report import render
-from offramp.cli._options import BundleArgument, JsonOption, ProgramsOption, ThreadsOption
+from offramp.cli._options import (
+    BundleArgument,
+    JsonOption,
+    ProgramsOption,
+    SignatureOption,
+    ThreadsOption,
+    TrustedCertificateOption,
+    TrustedKeyOption,
+    open_bundle,
+    say_unsigned,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,6 +138,9 @@ def calibrate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the test's order.")] = 0,
     threads: ThreadsOption = 1,
+    trusted_key: TrustedKeyOption = None,
+    trusted_certificate: TrustedCertificateOption = None,
+    signature: SignatureOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Choose when to stop, with certificates, and write it into the bundle.
@@ -136,7 +149,6 @@ def calibrate(
     Exits with 1 if a program cannot keep all promises together; nothing is relaxed.
     """
     from offramp import calibration
-    from offramp.bundle import Bundle
     from offramp.cli._calibration_data import Folder, load_array, pick_latency, run_program
     from offramp.errors import BundleError, DataError
 
@@ -156,7 +168,7 @@ def calibrate(
         reference=reference,
         confidence=confidence,
     )
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle, trusted_key, trusted_certificate, signature)
     if not opened.path.is_dir():
         raise BundleError(f"{bundle} is a zip; unpack it into a folder to write a policy into it")
     names = _programs(opened, program)
@@ -203,7 +215,13 @@ def calibrate(
     for report in reports:
         if report.policy is not None:
             opened = opened.add_policy(report.policy)
-    console.emit(as_json, reports, lambda: render(reports, opened.manifest.labels))
+
+    def show() -> None:
+        render(reports, opened.manifest.labels)
+        if any(report.policy is not None for report in reports):
+            say_unsigned(opened, trusted_key, trusted_certificate)
+
+    console.emit(as_json, reports, show)
     if not all(report.feasible for report in reports):
         raise typer.Exit(1)
 

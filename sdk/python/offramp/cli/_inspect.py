@@ -1,12 +1,18 @@
 """``offramp inspect``."""
 
-# ruff: noqa: TC001 - typer reads the annotations at run time
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from offramp.cli import console
-from offramp.cli._options import BundleArgument, JsonOption
+from offramp.cli._options import (
+    BundleArgument,
+    JsonOption,
+    SignatureOption,
+    TrustedCertificateOption,
+    TrustedKeyOption,
+    open_bundle,
+)
 
 if TYPE_CHECKING:
     from offramp.bundle import LatencyEntry, Manifest, Policy
@@ -14,11 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 
-def inspect(bundle: BundleArgument, as_json: JsonOption = False) -> None:
+def inspect(
+    bundle: BundleArgument,
+    trusted_key: TrustedKeyOption = None,
+    trusted_certificate: TrustedCertificateOption = None,
+    signature: SignatureOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show what a bundle holds, after checking every file against its hash."""
-    from offramp.bundle import Bundle
-
-    manifest = Bundle.open(bundle).manifest
+    manifest = open_bundle(bundle, trusted_key, trusted_certificate, signature).manifest
     console.emit(as_json, manifest, lambda: _render(manifest))
 
 

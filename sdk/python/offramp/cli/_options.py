@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from offramp.signing import Trust
+    from offramp.bundle import Bundle
 
 __all__ = [
     "BundleArgument",
@@ -21,7 +21,8 @@ __all__ = [
     "TrustedCertificateOption",
     "TrustedKeyOption",
     "WorkersOption",
-    "trust",
+    "open_bundle",
+    "say_unsigned",
 ]
 
 BundleArgument = Annotated[
@@ -91,12 +92,28 @@ TrustedKeyOption = Annotated[
 ]
 
 
-def trust(key: Path | None, certificates: list[Path] | None) -> Trust | None:
-    """Who must have signed, as the options say; ``None`` if they say nothing."""
-    from offramp.signing import TrustedCertificates, TrustedKey
+def open_bundle(
+    path: Path, key: Path | None, certificates: list[Path] | None, signature: Path | None
+) -> Bundle:
+    """Open a bundle that is signed by whom the options say, or any if they say nothing."""
+    from offramp.bundle import Bundle
+    from offramp.signing import Trust, TrustedCertificates, TrustedKey
 
     if key is not None and certificates:
         raise typer.BadParameter("give --trusted-key or --trusted-certificate, not both")
+    trust: Trust | None = None
     if key is not None:
-        return TrustedKey(key)
-    return TrustedCertificates(*certificates) if certificates else None
+        trust = TrustedKey(key)
+    elif certificates:
+        trust = TrustedCertificates(*certificates)
+    if signature is not None and trust is None:
+        raise typer.BadParameter("--signature takes --trusted-key or --trusted-certificate as well")
+    return Bundle.open(path, trust=trust, signature=signature)
+
+
+def say_unsigned(bundle: Bundle, key: Path | None, certificates: list[Path] | None) -> None:
+    """Say that a bundle which had to be signed was changed by this very command."""
+    if key is not None or certificates:
+        print(
+            f"{bundle.path} changed, and its signature no longer fits: offramp sign makes another."
+        )

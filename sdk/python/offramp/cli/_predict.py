@@ -1,6 +1,6 @@
 """``offramp predict``."""
 
-# ruff: noqa: TC001, TC003 - typer reads the annotations at run time
+# ruff: noqa: TC003 - typer reads the annotations at run time
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,8 +13,12 @@ from offramp.cli._options import (
     BundleArgument,
     JsonOption,
     ProgramOption,
+    SignatureOption,
     ThreadsOption,
+    TrustedCertificateOption,
+    TrustedKeyOption,
     WorkersOption,
+    open_bundle,
 )
 
 if TYPE_CHECKING:
@@ -101,16 +105,18 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    trusted_key: TrustedKeyOption = None,
+    trusted_certificate: TrustedCertificateOption = None,
+    signature: SignatureOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify images, stopping at the first exit that is sure enough."""
     if deadline_ms is not None and not deadline_ms > 0:
         raise typer.BadParameter(f"--deadline-ms must be above 0, got {deadline_ms}")
-    from offramp.bundle import Bundle
     from offramp.classifier import DynamicClassifier
     from offramp.errors import ImageFailedError
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle, trusted_key, trusted_certificate, signature)
     monitor = None if monitor_file is None else _monitor(opened, program, monitor_file)
     with DynamicClassifier.load(
         opened,

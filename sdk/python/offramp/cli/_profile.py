@@ -1,6 +1,5 @@
 """``offramp profile``."""
 
-# ruff: noqa: TC001 - typer reads the annotations at run time
 from __future__ import annotations
 
 from datetime import UTC, datetime
@@ -10,7 +9,17 @@ import typer
 
 from offramp.cli import console
 from offramp.cli._latencies import latency_table, p90_ms
-from offramp.cli._options import BundleArgument, JsonOption, ProgramOption, ThreadsOption
+from offramp.cli._options import (
+    BundleArgument,
+    JsonOption,
+    ProgramOption,
+    SignatureOption,
+    ThreadsOption,
+    TrustedCertificateOption,
+    TrustedKeyOption,
+    open_bundle,
+    say_unsigned,
+)
 
 __all__ = ["profile"]
 
@@ -25,15 +34,18 @@ def profile(
     save: Annotated[
         bool, typer.Option("--save", help="Write the measurement into the bundle.")
     ] = False,
+    trusted_key: TrustedKeyOption = None,
+    trusted_certificate: TrustedCertificateOption = None,
+    signature: SignatureOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how long each stage takes on this device."""
-    from offramp.bundle import Bundle, LatencyEntry
+    from offramp.bundle import LatencyEntry
     from offramp.errors import BundleError
     from offramp.profiling import device_record, measure_stages
     from offramp.runtimes import open_runtime
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle, trusted_key, trusted_certificate, signature)
     if save and not opened.path.is_dir():
         raise BundleError(f"{bundle} is a zip; unpack it into a folder to save into it")
     entry = opened.program(program)
@@ -71,5 +83,6 @@ def profile(
         latency_table(stages, title=f"{entry.name} on {latency.device['processor']}")
         if save:
             print(f"Saved in {opened.path}.")
+            say_unsigned(opened, trusted_key, trusted_certificate)
 
     console.emit(as_json, data, render)

@@ -17,7 +17,7 @@ from offramp.cli._options import (
     ThreadsOption,
     TrustedCertificateOption,
     TrustedKeyOption,
-    trust,
+    open_bundle,
 )
 
 if TYPE_CHECKING:
@@ -63,16 +63,13 @@ def verify(
     also whether its certificates still hold, and exits with 1 if one does not. With a trusted key
     or certificate, its signature before all else.
     """
-    from offramp.bundle import Bundle
     from offramp.errors import DataError
     from offramp.verification import verify as verify_bundle
 
     if data is None and (unlabelled or strict):
         raise DataError("--unlabelled and --strict are about new images; give some with --data")
-    trusted = trust(trusted_key, trusted_certificate)
-    if signature is not None and trusted is None:
-        raise typer.BadParameter("--signature takes --trusted-key or --trusted-certificate as well")
-    opened = Bundle.open(bundle, trust=trusted, signature=signature)
+    opened = open_bundle(bundle, trusted_key, trusted_certificate, signature)
+    signed = trusted_key is not None or bool(trusted_certificate)
     with console.progress("Running the test images") as progress:
         report = verify_bundle(opened, threads=threads, progress=progress)
     rechecks: tuple[PolicyRecheck, ...] = ()
@@ -81,14 +78,14 @@ def verify(
     held = not any(one.broken or (strict and not one.confirmed) for one in rechecks)
     summary = {
         "ok": report.ok and held,
-        "signed": trusted is not None,
+        "signed": signed,
         "programs": report.programs,
         "not_run": report.not_run,
         "certificates": rechecks,
     }
 
     def render() -> None:
-        if trusted is not None:
+        if signed:
             print("signature: ok")
         _render(report)
         if data is not None:
