@@ -378,6 +378,7 @@ def main() -> None:
             "attack_steps": ATTACK_STEPS,
             "programs": figures,
         },
+        command=["slowdown.py", "--data", "DATA_FOLDER", "--cache", "FOLDER"],
     )
 
 
