@@ -41,14 +41,15 @@ def test_case(case: dict[str, Any]) -> None:
         for row, temperature in zip(logits, policy.temperatures, strict=True)
     ]
     np.testing.assert_allclose(signals, case["signals"], rtol=0, atol=1e-14)
-    # The three forms of the rule: for a batch, between two stages, and in a whole prediction.
+    # The forms of the rule: for a batch, between two stages, and in a whole prediction.
     assert choose_exits(policy, logits[:, None]).tolist() == [case["exit"]]
     deciders = [make_decider(policy, exit, logits.shape[1]) for exit in range(len(logits))]
-    sure = [
-        decide is not None and decide(row) for decide, row in zip(deciders, logits, strict=True)
-    ]
-    assert sure.index(True) == case["exit"]
-    assert top_class(logits[case["exit"]]) == case["index"]
+    for rows in (logits, logits.tolist()):
+        sure = [
+            decide is not None and decide(row) for decide, row in zip(deciders, rows, strict=True)
+        ]
+        assert sure.index(True) == case["exit"]
+        assert top_class(rows[case["exit"]]) == case["index"]
     runtime = FakeRuntime(logits[:, None])
     with DynamicClassifier(
         runtime,

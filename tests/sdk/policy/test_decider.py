@@ -37,7 +37,7 @@ def test_any_threshold(
     expected = answers(policy, 0, probabilities(logits, temperature))
     decide = make_decider(policy, 0, len(logits))
     assert decide is not None
-    assert decide(logits) == expected
+    assert decide(logits) == decide(logits.tolist()) == expected
 
 
 @given(logits=_LOGITS, temperature=st.floats(0.05, 20.0), nudge=st.sampled_from([-1e-12, 0, 1e-12]))
@@ -49,4 +49,4 @@ def test_a_threshold_met_to_the_last_bits(
     policy = _policy(threshold, temperature)
     decide = make_decider(policy, 0, len(logits))
     assert decide is not None
-    assert decide(logits) == answers(policy, 0, probability)
+    assert decide(logits) == decide(logits.tolist()) == answers(policy, 0, probability)

@@ -23,7 +23,7 @@ _LOGITS = st.integers(2, 80).flatmap(
 def test_it_is_the_first_of_the_largest(
     logits: np.ndarray[tuple[int], np.dtype[np.float32]],
 ) -> None:
-    assert top_class(logits) == int(logits.argmax())
+    assert top_class(logits) == top_class(logits.tolist()) == int(logits.argmax())
 
 
 @pytest.mark.parametrize("classes", [3, 100])
@@ -32,3 +32,4 @@ def test_logits_that_are_not_finite_show(classes: int, bad: float) -> None:
     logits = np.zeros(classes, np.float32)
     logits[1] = bad
     assert top_class(logits) is None
+    assert top_class(logits.tolist()) is None

@@ -123,3 +123,9 @@ def test_device_record_is_stable_and_complete() -> None:
     assert set(record) == {"processor", "machine", "cores", "system", "runtime"}
     assert all(record.values())
     assert record["runtime"].startswith("ai-edge-litert ")
+
+
+def test_device_record_names_what_ran(programs: Any) -> None:
+    with LiteRTRuntime(programs.data["int8"], programs.stages["int8"]) as runtime:
+        assert device_record(runtime.engine) == device_record()
+    assert device_record(FakeRuntime(LOGITS).engine) == {**device_record(), "runtime": "FakeRuntime"}

@@ -16,7 +16,7 @@ import pytest
 from offramp.bundle import Bundle, ProgramStage, Quantization, TensorEntry
 from offramp.errors import BundleError, ProgramError
 from offramp.runtimes import LiteRTEngine, LiteRTRuntime, open_runtime
-from offramp.runtimes._litert import _Input
+from offramp.runtimes._edges import image_writer
 from offramp.runtimes._quiet import Said, capture_stderr
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def test_images_are_quantised_by_the_inputs_scale(
     entry = TensorEntry(shape=(1, 16, 16, 3), dtype=dtype, quantization=quantization)
     image = np.arange(768).reshape(16, 16, 3).astype(np.uint8)
     stored = np.empty((16, 16, 3), dtype)
-    _Input(stored, entry)(image)
+    image_writer(entry, stored)(image)
     expected = np.clip(np.rint(image / scale) + zero_point, bounds.min, bounds.max)
     np.testing.assert_array_equal(stored, expected)
 

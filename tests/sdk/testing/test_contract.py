@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from offramp.errors import ClosedError, ProgramError, ShapeError
-from offramp.runtimes import LiteRTRuntime, Runtime
+from offramp.runtimes import BoundProgram, LiteRTRuntime, Runtime
 from offramp.testing import FakeRuntime, RuntimeCase, RuntimeContract
 
 if TYPE_CHECKING:
@@ -95,6 +95,11 @@ class _Broken(Runtime):
             return self.shared
         return answer
 
+    def bind(self) -> BoundProgram:
+        start, stages = super().bind()
+        # It takes the last stage for the first.
+        return BoundProgram(start, stages[::-1] if self.fault == "wrong binding" else stages)
+
     def close(self) -> None:
         self.inner.close()
 
@@ -103,6 +108,7 @@ class _Broken(Runtime):
     ("fault", "test"),
     [
         ("wrong answer", "test_every_stage_answers_every_image"),
+        ("wrong binding", "test_bound_stages_are_the_stages"),
         ("float64", "test_every_stage_answers_every_image"),
         ("shared array", "test_answers_are_the_callers_own"),
         ("late image", "test_the_image_is_read_at_the_start"),

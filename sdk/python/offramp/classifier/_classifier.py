@@ -5,13 +5,15 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, final
 
+import numpy as np
+
 from offramp.bundle import Bundle
 from offramp.classifier._base import Classifier
 from offramp.classifier._limits import StageLimits, check_reachable, find_limits, measured_limits
-from offramp.classifier._options import check_deadline, listing
-from offramp.classifier._pool import RuntimePool
-from offramp.classifier._prediction import Prediction
-from offramp.classifier._walk import ExitRule, finish, walk
+from offramp.classifier._options import ALL, check_deadline, listing
+from offramp.classifier._pool import WalkerPool
+from offramp.classifier._prediction import LAST, Prediction
+from offramp.classifier._walk import ExitRule, Walker
 from offramp.errors import BundleError, ProgramError
 from offramp.images import load_image
 from offramp.policy import top_class
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DynamicClassifier"]
 
-_LAST = "last"
+_UINT8 = np.dtype(np.uint8)
 
 
 @final
@@ -80,14 +82,15 @@ class DynamicClassifier(Classifier):
         self._labels = tuple(labels)
         self._indices = {label: index for index, label in enumerate(self._labels)}
         self._input = input_spec
+        self._shape = (input_spec.height, input_spec.width, 3)
         self._policy = policy
-        self._rules = {
-            known.name: ExitRule.of(known, stages, len(self._labels))
-            for known in (*policies, *chosen)
-        }
-        self._last = ExitRule.of(None, stages, len(self._labels))
+        rules = [
+            ExitRule.of(place, known, stages, len(self._labels))
+            for place, known in enumerate((None, *policies, *chosen))
+        ]
+        self._last, *others = rules
+        self._rules = {rule.policy.name: rule for rule in others if rule.policy is not None}
         self._chosen = self._last if policy is None else self._rules[policy.name]
-        self._asks_all = (True,) * stages
         if limits is None:
             limits = measured_limits(copies[0], input_spec)
         self._limits = limits
@@ -96,7 +99,12 @@ class DynamicClassifier(Classifier):
         if deadline_ms is not None:
             check_deadline(deadline_ms)
             check_reachable(deadline_ms, limits)
-        self._pool = RuntimePool(copies)
+        self._pool = WalkerPool(
+            [
+                Walker(runtime, rules, self._shape, len(self._labels), limits.ms)
+                for runtime in copies
+            ]
+        )
 
     @classmethod
     def load(
@@ -155,7 +163,7 @@ class DynamicClassifier(Classifier):
         bundle = path if isinstance(path, Bundle) else Bundle.open(path, trust=trust)
         entry = bundle.program(program)
         chosen: Policy | None
-        if policy == _LAST:
+        if policy == LAST:
             chosen = None
         elif policy is None or isinstance(policy, str):
             chosen = bundle.policy(entry.name, policy)
@@ -268,47 +276,60 @@ class DynamicClassifier(Classifier):
             ValueError: An option is out of its range, or names no label.
         """
         began = perf_counter()
-        listed = listing(
-            self._indices, max_results, score_threshold, category_allowlist, category_denylist
-        )
-        array = load_image(
-            image, self._input, region=region_of_interest, rotation_degrees=rotation_degrees
-        )
+        if (
+            max_results is None
+            and category_allowlist is None
+            and category_denylist is None
+            and score_threshold == 0.0
+        ):
+            listed = ALL
+        else:
+            listed = listing(
+                self._indices, max_results, score_threshold, category_allowlist, category_denylist
+            )
+        if (
+            type(image) is np.ndarray
+            and image.shape == self._shape
+            and image.dtype == _UINT8
+            and region_of_interest is None
+            and not rotation_degrees
+        ):
+            array = image
+        else:
+            array = load_image(
+                image, self._input, region=region_of_interest, rotation_degrees=rotation_degrees
+            )
         rule = self._chosen if policy is None else self._find(policy)
-        asks = rule.asks
         if deadline_ms is None:
             deadline_ms = self._deadline_ms
         deadline_s = None
         if deadline_ms is not None:
             check_deadline(deadline_ms)
             deadline_s = began + 1e-3 * deadline_ms
-            asks = self._asks_all
         monitor = self._monitor
         shadow = monitor is not None and deadline_s is None and monitor.wants_shadow()
         shadow_index = None
-        runtime = self._pool.take()
+        walker = self._pool.take()
         try:
-            exit, reason, stage_ms, logits = walk(
-                runtime, array, asks, rule.deciders, self._limits.ms, deadline_s
-            )
+            exit, reason, stage_ms, logits = walker.walks[rule.place](array, deadline_s)
             if shadow:
-                shadow_index = finish(runtime, exit, logits)
+                shadow_index = walker.finish(exit, logits)
         finally:
-            self._pool.give_back(runtime)
+            self._pool.give_back(walker)
         index = top_class(logits)
         if index is None:
             raise ProgramError(f"exit {exit} gave logits that are not finite; verify the bundle")
         prediction = Prediction(
-            label=self._labels[index],
-            index=index,
-            exit=exit,
-            reason=reason,
-            stage_ms=tuple(stage_ms),
-            total_ms=1e3 * (perf_counter() - began),
-            logits=logits,
-            policy=rule.policy,
-            labels=self._labels,
-            listing=listed,
+            self._labels[index],
+            index,
+            exit,
+            reason,
+            tuple(stage_ms),
+            1e3 * (perf_counter() - began),
+            logits,
+            rule.policy,
+            self._labels,
+            listed,
         )
         if monitor is not None:
             monitor.record(prediction, shadow_index)
@@ -333,9 +354,9 @@ class DynamicClassifier(Classifier):
         return policy
 
     def _find(self, policy: str) -> ExitRule:
-        if policy == _LAST:
+        if policy == LAST:
             return self._last
         if policy not in self._rules:
-            known = ", ".join([*self._rules, _LAST])
+            known = ", ".join([*self._rules, LAST])
             raise BundleError(f"no policy {policy!r} for this program; it has {known}")
         return self._rules[policy]

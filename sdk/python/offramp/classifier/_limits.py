@@ -47,15 +47,16 @@ class StageLimits:
     source: Literal["profile", "load"]
 
 
-def profiled_limits(bundle: Bundle, program: str, threads: int) -> StageLimits | None:
+def profiled_limits(bundle: Bundle, program: str, threads: int, engine: str) -> StageLimits | None:
     """The limits by a profile taken on this very device, if the bundle has one that is long enough.
 
     Args:
         bundle: The bundle.
         program: ``runtime/precision``.
         threads: Threads the kernels use.
+        engine: What runs it, as ``Runtime.engine`` says.
     """
-    here = device_record()
+    here = device_record(engine)
     for entry in bundle.manifest.latencies:
         if (entry.program, entry.threads, entry.device) == (program, threads, here):
             limits = _limits([Latency(samples) for samples in entry.stage_samples_ms], "profile")
@@ -103,7 +104,7 @@ def find_limits(
         runtime: The program, loaded.
         careful: Take time to state a 99th percentile, because a deadline hangs on it.
     """
-    profiled = profiled_limits(bundle, program, threads)
+    profiled = profiled_limits(bundle, program, threads, runtime.engine)
     if profiled is not None:
         return profiled
     if careful:

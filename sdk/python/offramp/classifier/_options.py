@@ -32,7 +32,7 @@ Listing = tuple[int | None, float, frozenset[int] | None, bool]
 """Which categories are listed: how many at most, the smallest score, the indices that were named
 (``None`` if no label was), and whether those are allowed, or denied."""
 
-_ALL: Listing = (None, 0.0, None, False)
+ALL: Listing = (None, 0.0, None, False)
 
 
 def listing(
@@ -55,7 +55,7 @@ def listing(
         ValueError: The options contradict each other, or name no label.
     """
     if max_results is None and allowlist is None and denylist is None and score_threshold == 0.0:
-        return _ALL
+        return ALL
     if max_results is not None and max_results < 1:
         raise ValueError(f"max_results is {max_results}, expected at least 1, or None for all")
     if math.isnan(score_threshold):

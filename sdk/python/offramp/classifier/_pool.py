@@ -12,9 +12,9 @@ from offramp.errors import ClosedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from offramp.runtimes import Runtime
+    from offramp.classifier._walk import Walker
 
-__all__ = ["RuntimePool"]
+__all__ = ["WalkerPool"]
 
 _CLOSED = "this classifier is closed; load the bundle again"
 _FORKED = (
@@ -22,25 +22,25 @@ _FORKED = (
     "load the bundle in this process, or start processes with the 'spawn' method"
 )
 
-_pools: weakref.WeakSet[RuntimePool] = weakref.WeakSet()
-# Runtimes of the parent, in a forked child: never freed, because freeing may wait for kernel
+_pools: weakref.WeakSet[WalkerPool] = weakref.WeakSet()
+# Those of the parent, in a forked child: never freed, because freeing may wait for kernel
 # threads that only the parent has.
-_parents: list[Sequence[Runtime]] = []
+_parents: list[Sequence[Walker]] = []
 
 
 @final
-class RuntimePool:
-    """Hands out runtimes, the one used last first: its memory is still in the caches.
+class WalkerPool:
+    """Hands out walkers, the one used last first: its memory is still in the caches.
 
     Taking a free one costs no lock: taking from and adding to a list are atomic.
 
     Args:
-        runtimes: Copies of one program; closed together with the pool.
+        walkers: Copies of one program; closed together with the pool.
     """
 
-    def __init__(self, runtimes: Sequence[Runtime]) -> None:
-        self._all = tuple(runtimes)
-        self._free = list(runtimes)
+    def __init__(self, walkers: Sequence[Walker]) -> None:
+        self._all = tuple(walkers)
+        self._free = list(walkers)
         self._refusal: str | None = None
         self._waiting = 0
         self._given_back = threading.Condition()
@@ -50,8 +50,8 @@ class RuntimePool:
     def __len__(self) -> int:
         return len(self._all)
 
-    def take(self) -> Runtime:
-        """A runtime for this thread alone; waits until one is free.
+    def take(self) -> Walker:
+        """A walker for this thread alone; waits until one is free.
 
         Raises:
             ClosedError: The pool is closed, or was made before a fork.
@@ -63,16 +63,16 @@ class RuntimePool:
                 pass  # all are in use
         return self._wait(closing=False)
 
-    def give_back(self, runtime: Runtime) -> None:
-        """End of the use of a runtime that was taken."""
-        self._free.append(runtime)
+    def give_back(self, walker: Walker) -> None:
+        """End of the use of a walker that was taken."""
+        self._free.append(walker)
         # Who waits counts itself before it looks at the list, so nobody is overlooked.
         if self._waiting:
             with self._given_back:
                 self._given_back.notify()
 
     def close(self) -> None:
-        """Free all runtimes once they are given back; may be called more than once.
+        """Free all programs once they are given back; may be called more than once.
 
         In a forked child there is nothing to free.
         """
@@ -83,10 +83,10 @@ class RuntimePool:
                 with self._given_back:
                     self._refusal = _CLOSED
                     self._given_back.notify_all()
-                for runtime in [self._wait(closing=True) for _ in self._all]:
-                    runtime.close()
+                for walker in [self._wait(closing=True) for _ in self._all]:
+                    walker.close()
 
-    def _wait(self, *, closing: bool) -> Runtime:
+    def _wait(self, *, closing: bool) -> Walker:
         with self._given_back:
             self._waiting += 1
             try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final
 
+import msgspec
 import numpy as np
 
 from offramp.policy import abstains, probabilities, top_probability
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 
     from offramp.bundle import Policy
     from offramp.classifier._options import Listing
+    from offramp.policy import Logits
 
-__all__ = ["Category", "Prediction", "Reason"]
+__all__ = ["LAST", "Category", "Prediction", "Reason"]
+
+LAST = "last"
+"""In place of a policy's name: every image runs to the last exit."""
 
 Reason = Literal["confident", "last_exit", "deadline", "reused"]
 """Why an exit answered: it was sure enough, it is the last, or there was no time for another; or
@@ -40,8 +45,7 @@ class Category:
 
 
 @final
-@dataclass(frozen=True, init=False, repr=False)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True, eq=False, dict=True):
     """The answer to one image, where it came from, and what it took.
 
     Attributes:
@@ -52,8 +56,9 @@ class Prediction:
             a ``LiveClassifier`` gave the last answer again.
         stage_ms: The time of each stage that ran, in milliseconds.
         total_ms: The time of the whole call, decoding and resizing included, in milliseconds.
-        policy: The name of the policy that decided; ``last`` if every image runs to the last exit.
     """
+
+    # A struct of msgspec's is made in a fifth of the time of a dataclass, once for every image.
 
     label: str
     index: int
@@ -61,39 +66,27 @@ class Prediction:
     reason: Reason
     stage_ms: tuple[float, ...]
     total_ms: float
-    policy: str
-    _logits: NDArray[np.float32] = field(compare=False)
-    _policy: Policy | None = field(compare=False)
-    _labels: tuple[str, ...] = field(compare=False)
-    _listing: Listing = field(compare=False)
+    _logits: Logits
+    _policy: Policy | None
+    _labels: tuple[str, ...]
+    _listing: Listing
 
-    def __init__(
-        self,
-        label: str,
-        index: int,
-        exit: int,
-        reason: Reason,
-        stage_ms: tuple[float, ...],
-        total_ms: float,
-        *,
-        logits: NDArray[np.float32],
-        policy: Policy | None,
-        labels: tuple[str, ...],
-        listing: Listing,
-    ) -> None:
-        # Past the frozen setters and without a call: this is made for every image.
-        fields = self.__dict__
-        fields["label"] = label
-        fields["index"] = index
-        fields["exit"] = exit
-        fields["reason"] = reason
-        fields["stage_ms"] = stage_ms
-        fields["total_ms"] = total_ms
-        fields["policy"] = "last" if policy is None else policy.name
-        fields["_logits"] = logits
-        fields["_policy"] = policy
-        fields["_labels"] = labels
-        fields["_listing"] = listing
+    def _said(self) -> tuple[object, ...]:
+        return (
+            *(self.label, self.index, self.exit, self.reason),
+            *(self.stage_ms, self.total_ms, self.policy),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return self._said() == other._said() if isinstance(other, Prediction) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._said())
+
+    @property
+    def policy(self) -> str:
+        """The name of the policy that decided; ``last`` if every image runs to the last exit."""
+        return LAST if self._policy is None else self._policy.name
 
     @functools.cached_property
     def score(self) -> float:
@@ -167,8 +160,8 @@ class Prediction:
             "reused",
             (),
             total_ms,
-            logits=self._logits,
-            policy=self._policy,
-            labels=self._labels,
-            listing=self._listing,
+            self._logits,
+            self._policy,
+            self._labels,
+            self._listing,
         )

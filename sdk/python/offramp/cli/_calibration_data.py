@@ -125,6 +125,7 @@ def pick_latency(bundle: Bundle, program: str, file: Path | None) -> LatencyEntr
     from offramp.bundle import LatencyEntry
     from offramp.errors import BundleError, DataError
     from offramp.profiling import device_record
+    from offramp.runtimes import describe_runtime
 
     if file is not None:
         if file.suffix == ".npy":
@@ -144,7 +145,7 @@ def pick_latency(bundle: Bundle, program: str, file: Path | None) -> LatencyEntr
             measured_at=read.measured_at,
         )
     entries = [entry for entry in bundle.manifest.latencies if entry.program == program]
-    here = device_record()
+    here = device_record(describe_runtime(bundle.program(program)))
     local = [entry for entry in entries if entry.device == here]
     chosen = local[:1] or entries
     if len(chosen) == 1:

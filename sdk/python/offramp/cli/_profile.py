@@ -52,9 +52,10 @@ def profile(
     image = opened.vectors().images[0]
     with open_runtime(opened, entry.name, threads=threads) as runtime:
         stages = measure_stages(runtime, image, runs=runs)
+        device = device_record(runtime.engine)
     latency = LatencyEntry(
         program=entry.name,
-        device=device_record(),
+        device=device,
         threads=threads,
         stage_samples_ms=tuple(stage.samples_ms for stage in stages),
         warmup_runs=stages[0].warmup_runs,

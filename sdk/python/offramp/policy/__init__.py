@@ -3,6 +3,8 @@
 from offramp.bundle import Policy
 from offramp.policy._decider import make_decider
 from offramp.policy._rule import (
+    FEW_CLASSES,
+    Logits,
     abstains,
     answers,
     choose_exits,
@@ -13,6 +15,8 @@ from offramp.policy._rule import (
 )
 
 __all__ = [
+    "FEW_CLASSES",
+    "Logits",
     "Policy",
     "abstains",
     "answers",

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from offramp.policy._rule import FEW_CLASSES, answers, probabilities
+from offramp.policy._rule import answers, probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from offramp.bundle import Policy
+    from offramp.policy._rule import Logits
 
 __all__ = ["make_decider"]
 
@@ -21,9 +19,7 @@ __all__ = ["make_decider"]
 _CLOSE = 1e-9
 
 
-def make_decider(
-    policy: Policy, exit: int, classes: int
-) -> Callable[[NDArray[np.float32]], bool] | None:
+def make_decider(policy: Policy, exit: int, classes: int) -> Callable[[Logits], bool] | None:
     """How to ask one exit whether it answers.
 
     Most images are nowhere near the threshold, which a few plain floats can tell; where they are
@@ -35,30 +31,39 @@ def make_decider(
         classes: Number of classes.
 
     Returns:
-        A function of ``(classes,)`` float32 logits; ``None`` for an exit that never answers.
+        A function of the exit's logits, quick if they are a list; ``None`` for an exit that never
+        answers.
     """
     last = exit == len(policy.enabled) - 1
     if not last and not policy.enabled[exit]:
         return None
     temperature, threshold = policy.temperatures[exit], policy.thresholds[exit]
 
-    def slow(logits: NDArray[np.float32]) -> bool:
+    def slow(logits: Logits) -> bool:
         return answers(policy, exit, probabilities(logits, temperature))
 
-    if last or policy.signal != "max_probability" or classes > FEW_CLASSES:
+    if last or policy.signal != "max_probability":
         return slow
     never_below, always_above = _gap_bounds(threshold, temperature, classes)
+    lowest = -math.inf
 
-    def quick(logits: NDArray[np.float32]) -> bool:
-        values = logits.tolist()
-        values.sort()
-        largest = values[-1]
-        gap = largest - values[-2]
+    def quick(logits: Logits) -> bool:
+        if type(logits) is not list:
+            return slow(logits)
+        # Sorting, or two searches, would first have to bring their own code into the cache.
+        largest = second = lowest
+        for value in logits:
+            if value > second:
+                if value > largest:
+                    second, largest = largest, value
+                else:
+                    second = value
+        gap = largest - second
         if gap < never_below:
             return False
         if gap > always_above:
             return True
-        total = sum([math.exp((value - largest) / temperature) for value in values])
+        total = sum([math.exp((value - largest) / temperature) for value in logits])
         distance = 1.0 / total - threshold
         return distance > 0 if abs(distance) > _CLOSE else slow(logits)
 

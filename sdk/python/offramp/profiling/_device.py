@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from offramp.runtimes import installed_runtimes
 
 __all__ = ["device_record"]
 
 
-def device_record() -> dict[str, str]:
-    """This device: processor, cores, system and runtime version.
+def device_record(engine: str | None = None) -> dict[str, str]:
+    """This device: processor, cores, system, and the runtime with its version.
 
     Two measurements with equal records may be compared; nothing in it names a person or a host.
+
+    Args:
+        engine: What ran, as ``Runtime.engine`` says; ``None`` takes the first runtime that is
+            installed here.
     """
     return {
         "processor": _processor(),
         "machine": platform.machine(),
         "cores": str(os.cpu_count() or 0),
         "system": f"{platform.system()} {platform.release()}",
-        "runtime": _runtime(),
+        "runtime": engine or next(iter(installed_runtimes().values()), "none"),
     }
 
 
@@ -37,10 +42,3 @@ def _processor() -> str:
         if fields.get(name):
             return fields[name]
     return platform.processor() or "unknown"
-
-
-def _runtime() -> str:
-    try:
-        return f"ai-edge-litert {version('ai-edge-litert')}"
-    except PackageNotFoundError:
-        return "none"

@@ -1,6 +1,6 @@
 """Engines that run a program, one module each, behind one interface."""
 
-from offramp.runtimes._base import Runtime
+from offramp.runtimes._base import BoundProgram, BoundStage, Runtime
 from offramp.runtimes._choice import choose_runtime, describe_runtime, installed_runtimes
 from offramp.runtimes._first_load import SelfTest, try_isolated
 from offramp.runtimes._litert import LiteRTRuntime
@@ -10,6 +10,8 @@ from offramp.runtimes._self_test import SelfTestResult, logits_tolerance, self_t
 from offramp.runtimes._shim import build_shim, find_shim
 
 __all__ = [
+    "BoundProgram",
+    "BoundStage",
     "LiteRTEngine",
     "LiteRTRuntime",
     "Runtime",

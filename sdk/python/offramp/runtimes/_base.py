@@ -3,13 +3,44 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Runtime"]
+__all__ = ["BoundProgram", "BoundStage", "Runtime"]
+
+
+@final
+class BoundProgram(NamedTuple):
+    """A runtime as functions, to be called in order, and never once it is closed.
+
+    Attributes:
+        start: As ``Runtime.start``, of an image that is known to be of the right shape and dtype.
+        stages: The stages.
+    """
+
+    start: Callable[[NDArray[np.uint8]], None]
+    stages: tuple[BoundStage, ...]
+
+
+@final
+class BoundStage(NamedTuple):
+    """One stage of a bound program.
+
+    Attributes:
+        run: Runs it and gives its logits, as ``Runtime.run``.
+        run_list: The same numbers as plain floats.
+        skip: Runs it for its carry alone, and gives nothing.
+    """
+
+    run: Callable[[], NDArray[np.float32]]
+    run_list: Callable[[], list[float]]
+    skip: Callable[[], Any]
 
 
 class Runtime(ABC):
@@ -66,6 +97,21 @@ class Runtime(ABC):
         As ``run``, but for the logits: a runtime that has to fetch them overrides this.
         """
         self.run(stage)
+
+    def bind(self) -> BoundProgram:
+        """The same as functions that may check nothing, for a caller in a hurry.
+
+        Here they are the methods, so nothing is gained; a runtime that can do with less overrides
+        this.
+        """
+        return BoundProgram(self.start, tuple(map(self._bind, range(self.num_stages))))
+
+    def _bind(self, stage: int) -> BoundStage:
+        def run_list() -> list[float]:
+            values: list[float] = self.run(stage).tolist()
+            return values
+
+        return BoundStage(partial(self.run, stage), run_list, partial(self.skip, stage))
 
     @abstractmethod
     def close(self) -> None:

@@ -20,7 +20,19 @@ from typing import Any, ClassVar, final
 from offramp.errors import MissingExtraError, ProgramError
 from offramp.runtimes._quiet import capture_stderr
 
-__all__ = ["DTYPES", "PROCESSOR", "Quantization", "TensorType", "call", "environment", "library"]
+__all__ = [
+    "DTYPES",
+    "PACKAGE",
+    "PROCESSOR",
+    "Quantization",
+    "TensorType",
+    "call",
+    "environment",
+    "library",
+]
+
+PACKAGE = "ai-edge-litert"
+"""What brings the engine."""
 
 DTYPES = {1: "float32", 3: "uint8", 9: "int8", 10: "float16"}
 """LiteRT's element types that a bundle may hold -> numpy's names."""
@@ -124,7 +136,7 @@ def library() -> Any:
             "This needs the package 'ai-edge-litert', which is not installed; "
             'run: pip install "ai-edge-litert>=2.3,<2.4"'
         )
-    installed = version("ai-edge-litert")
+    installed = version(PACKAGE)
     if _TESTED.match(installed) is None:
         raise ProgramError(
             f"ai-edge-litert {installed} is installed, expected 2.3, whose interface this release "

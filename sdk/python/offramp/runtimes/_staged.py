@@ -8,7 +8,13 @@ import numpy as np
 
 from offramp.errors import ClosedError, ProgramError
 from offramp.runtimes._base import Runtime
-from offramp.runtimes._edges import ImageInput, compare_edges, compare_names, logits_reader
+from offramp.runtimes._edges import (
+    check_image,
+    compare_edges,
+    compare_names,
+    image_writer,
+    logits_reader,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,13 +49,14 @@ class StagedRuntime(Runtime):
             for name, stage in zip(compare_names(list(edges), len(stages)), stages, strict=True):
                 compare_edges(name, edges[name].inputs, edges[name].outputs, stage)
             buffers = engine.bind(stages)
-            self._write = ImageInput(stages[0].inputs[0], buffers.image)
+            self._input = stages[0].inputs[0]
+            self._write = image_writer(self._input, buffers.image)
             self._logits = [
                 logits_reader(array, stage.outputs[0])
                 for array, stage in zip(buffers.logits, stages, strict=True)
             ]
             # Kernels are chosen and memory is taken at the first run, not while a user waits.
-            self.start(np.zeros(self._write.shape, np.uint8))
+            self.start(np.zeros(self._input.shape[1:], np.uint8))
             for number in range(len(stages)):
                 self.run(number)
             self._next_stage = None
@@ -73,6 +80,7 @@ class StagedRuntime(Runtime):
             raise ClosedError("this runtime is closed; open the program again")
         # Until the image is in there is nothing to run.
         self._next_stage = None
+        check_image(image, self._input)
         self._write(image)
         self._next_stage = 0
 
