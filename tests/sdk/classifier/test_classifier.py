@@ -139,9 +139,10 @@ def test_a_signal_that_is_the_threshold_answers_and_the_next_float_does_not() ->
             )
             if threshold <= 1.0:
                 assert choose_exits(policy, logits).tolist() == [exit]
-                decide = make_decider(policy, 0, 10)
-                assert decide is not None
-                assert decide(logits[0, 0]) == (exit == 0)
+                decider = make_decider(policy, 0, 10)
+                assert decider is not None
+                for form in (logits[0, 0], logits[0, 0].tolist()):
+                    assert decider.decide(form) == (exit == 0)
 
 
 @given(data=st.data())

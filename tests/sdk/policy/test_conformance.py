@@ -46,7 +46,8 @@ def test_case(case: dict[str, Any]) -> None:
     deciders = [make_decider(policy, exit, logits.shape[1]) for exit in range(len(logits))]
     for rows in (logits, logits.tolist()):
         sure = [
-            decide is not None and decide(row) for decide, row in zip(deciders, rows, strict=True)
+            decider is not None and decider.decide(row)
+            for decider, row in zip(deciders, rows, strict=True)
         ]
         assert sure.index(True) == case["exit"]
         assert top_class(rows[case["exit"]]) == case["index"]

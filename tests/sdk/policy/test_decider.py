@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offramp.policy import Policy, answers, make_decider, probabilities
+from offramp.policy import Decider, Policy, answers, make_decider, probabilities
 
 _LOGITS = st.integers(2, 70).flatmap(
     lambda classes: arrays(np.float32, classes, elements=st.floats(-40.0, 40.0, width=32))
@@ -25,6 +25,17 @@ def _policy(threshold: float, temperature: float) -> Policy:
     )
 
 
+def _check(
+    decider: Decider | None, logits: np.ndarray[tuple[int], np.dtype[np.float32]], expected: bool
+) -> None:
+    assert decider is not None
+    assert decider.decide(logits) == decider.decide(logits.tolist()) == expected
+    *_, second, largest = sorted(logits.tolist())
+    lead = largest - second
+    assert not (expected and lead < decider.never_below)
+    assert expected or lead <= decider.always_above
+
+
 @given(
     logits=_LOGITS,
     threshold=st.floats(0.0, 1.0) | st.sampled_from([0.0, 0.5, 0.9, 0.999999, 1.0]),
@@ -35,9 +46,8 @@ def test_any_threshold(
 ) -> None:
     policy = _policy(threshold, temperature)
     expected = answers(policy, 0, probabilities(logits, temperature))
-    decide = make_decider(policy, 0, len(logits))
-    assert decide is not None
-    assert decide(logits) == decide(logits.tolist()) == expected
+    decider = make_decider(policy, 0, len(logits))
+    _check(decider, logits, expected)
 
 
 @given(logits=_LOGITS, temperature=st.floats(0.05, 20.0), nudge=st.sampled_from([-1e-12, 0, 1e-12]))
@@ -47,6 +57,5 @@ def test_a_threshold_met_to_the_last_bits(
     probability = probabilities(logits, temperature)
     threshold = min(1.0, max(0.0, float(probability.max()) + nudge))
     policy = _policy(threshold, temperature)
-    decide = make_decider(policy, 0, len(logits))
-    assert decide is not None
-    assert decide(logits) == decide(logits.tolist()) == answers(policy, 0, probability)
+    decider = make_decider(policy, 0, len(logits))
+    _check(decider, logits, answers(policy, 0, probability))

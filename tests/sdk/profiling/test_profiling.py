@@ -128,4 +128,5 @@ def test_device_record_is_stable_and_complete() -> None:
 def test_device_record_names_what_ran(programs: Any) -> None:
     with LiteRTRuntime(programs.data["int8"], programs.stages["int8"]) as runtime:
         assert device_record(runtime.engine) == device_record()
-    assert device_record(FakeRuntime(LOGITS).engine) == {**device_record(), "runtime": "FakeRuntime"}
+    expected = {**device_record(), "runtime": "FakeRuntime"}
+    assert device_record(FakeRuntime(LOGITS).engine) == expected

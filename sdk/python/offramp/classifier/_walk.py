@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from offramp.bundle import Policy
     from offramp.classifier._prediction import Reason
-    from offramp.policy import Logits
+    from offramp.policy import Decider, Logits
     from offramp.runtimes import BoundProgram, Runtime
 
     Walk: TypeAlias = Callable[
@@ -41,13 +41,15 @@ class ExitRule:
     Attributes:
         place: Where a walker keeps its walk.
         policy: The policy; ``None`` runs to the last exit.
-        deciders: Per exit, whether it answers, from its logits; ``None`` for one that is not asked,
-            and for the last, which need not be.
+        by_lead: Whether the logits are lists, whose lead tells more than nothing.
+        deciders: Per exit, whether it answers; ``None`` for one that is not asked, and for the
+            last, which need not be.
     """
 
     place: int
     policy: Policy | None
-    deciders: tuple[Callable[[Logits], bool] | None, ...]
+    by_lead: bool
+    deciders: tuple[Decider | None, ...]
 
     @classmethod
     def of(cls, place: int, policy: Policy | None, stages: int, classes: int) -> ExitRule:
@@ -56,7 +58,8 @@ class ExitRule:
             None if policy is None else make_decider(policy, exit, classes)
             for exit in range(stages - 1)
         ]
-        return cls(place, policy, (*deciders, None))
+        by_lead = policy is not None and policy.signal == "max_probability"
+        return cls(place, policy, by_lead and classes <= FEW_CLASSES, (*deciders, None))
 
 
 @final
@@ -133,9 +136,10 @@ def _make_walk(
     hurried = tuple(zip(asked, rule.deciders, strict=True))
     # Whose exit is not asked and need not answer in a hurry is run for its carry alone.
     patient = tuple(
-        (run if decide is not None or exit == last else stage.skip, decide)
-        for exit, (stage, run, decide) in enumerate(zip(stages, asked, rule.deciders, strict=True))
+        (run if decider is not None or exit == last else stage.skip, decider)
+        for exit, (stage, run, decider) in enumerate(zip(stages, asked, rule.deciders, strict=True))
     )
+    by_lead, lowest = rule.by_lead, -math.inf
     next_limits_s = (*(1e-3 * limit_ms for limit_ms in limits_ms[1:]), -math.inf)
 
     def walk(
@@ -144,13 +148,28 @@ def _make_walk(
         start(image)
         stage_ms: list[float] = []
         logits = nothing
-        for exit, (run, decide) in enumerate(patient if deadline_s is None else hurried):
+        for exit, (run, decider) in enumerate(patient if deadline_s is None else hurried):
             began = perf_counter()
             logits = run()
             ended = perf_counter()
             stage_ms.append(1e3 * (ended - began))
-            if decide is not None and decide(logits):
-                return exit, "confident", stage_ms, logits
+            if decider is not None:
+                never_below, always_above, decide = decider
+                if by_lead:
+                    # Sorting, or two searches, would have to bring their own code into the cache.
+                    largest = second = lowest
+                    for value in logits:
+                        if value > second:
+                            if value > largest:
+                                second, largest = largest, value
+                            else:
+                                second = value
+                    lead = largest - second
+                    sure = lead > always_above or (lead >= never_below and decide(logits))
+                else:
+                    sure = decide(logits)
+                if sure:
+                    return exit, "confident", stage_ms, logits
             if deadline_s is not None and ended + next_limits_s[exit] > deadline_s:
                 return exit, "deadline", stage_ms, logits
         return last, "last_exit", stage_ms, logits

@@ -1,7 +1,7 @@
 """When to stop: the policy of a program and the exit rule that applies it."""
 
 from offramp.bundle import Policy
-from offramp.policy._decider import make_decider
+from offramp.policy._decider import Decider, make_decider
 from offramp.policy._rule import (
     FEW_CLASSES,
     Logits,
@@ -16,6 +16,7 @@ from offramp.policy._rule import (
 
 __all__ = [
     "FEW_CLASSES",
+    "Decider",
     "Logits",
     "Policy",
     "abstains",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from offramp.policy._rule import answers, probabilities
 
@@ -13,17 +13,32 @@ if TYPE_CHECKING:
     from offramp.bundle import Policy
     from offramp.policy._rule import Logits
 
-__all__ = ["make_decider"]
+__all__ = ["Decider", "make_decider"]
 
 # Far above what any two ways to compute a signal differ by, far below what a threshold can mean.
 _CLOSE = 1e-9
 
 
-def make_decider(policy: Policy, exit: int, classes: int) -> Callable[[Logits], bool] | None:
+@final
+class Decider(NamedTuple):
+    """Whether one exit answers, told by the lead of its largest logit over the second, mostly.
+
+    Attributes:
+        never_below: A lead below which it does not answer.
+        always_above: A lead above which it does.
+        decide: Tells from the logits, and is always that of ``answers``.
+    """
+
+    never_below: float
+    always_above: float
+    decide: Callable[[Logits], bool]
+
+
+def make_decider(policy: Policy, exit: int, classes: int) -> Decider | None:
     """How to ask one exit whether it answers.
 
-    Most images are nowhere near the threshold, which a few plain floats can tell; where they are
-    near, the arrays decide, so that the result is always that of ``answers``.
+    Most images are nowhere near the threshold, which the lead can tell, or else a few plain floats;
+    where they are near, the arrays decide.
 
     Args:
         policy: The policy.
@@ -31,8 +46,7 @@ def make_decider(policy: Policy, exit: int, classes: int) -> Callable[[Logits], 
         classes: Number of classes.
 
     Returns:
-        A function of the exit's logits, quick if they are a list; ``None`` for an exit that never
-        answers.
+        What to ask; ``None`` for an exit that never answers.
     """
     last = exit == len(policy.enabled) - 1
     if not last and not policy.enabled[exit]:
@@ -42,32 +56,17 @@ def make_decider(policy: Policy, exit: int, classes: int) -> Callable[[Logits], 
     def slow(logits: Logits) -> bool:
         return answers(policy, exit, probabilities(logits, temperature))
 
-    if last or policy.signal != "max_probability":
-        return slow
-    never_below, always_above = _gap_bounds(threshold, temperature, classes)
-    lowest = -math.inf
-
     def quick(logits: Logits) -> bool:
-        if type(logits) is not list:
+        if not isinstance(logits, list):
             return slow(logits)
-        # Sorting, or two searches, would first have to bring their own code into the cache.
-        largest = second = lowest
-        for value in logits:
-            if value > second:
-                if value > largest:
-                    second, largest = largest, value
-                else:
-                    second = value
-        gap = largest - second
-        if gap < never_below:
-            return False
-        if gap > always_above:
-            return True
+        largest = max(logits)
         total = sum([math.exp((value - largest) / temperature) for value in logits])
         distance = 1.0 / total - threshold
         return distance > 0 if abs(distance) > _CLOSE else slow(logits)
 
-    return quick
+    if last or policy.signal != "max_probability":
+        return Decider(-math.inf, math.inf, slow)
+    return Decider(*_gap_bounds(threshold, temperature, classes), quick)
 
 
 def _gap_bounds(threshold: float, temperature: float, classes: int) -> tuple[float, float]:
