@@ -31,6 +31,19 @@ EMULATOR = "qemu-aarch64-static"
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 SITE = "opt/offramp"
 CPUS = "sys/devices/system/cpu"
+STARTER = "usr/bin/emulated-python"
+# This machine's kernel starts no arm64 file, but it starts a script by the emulator named in it.
+STARTER_SCRIPT = f"""#!/usr/bin/{EMULATOR} /usr/bin/{PYTHON}
+import sys
+
+place = sys.argv.index("-c") + 1
+code, sys.argv = sys.argv[place], ["-c", *sys.argv[place + 1 :]]
+exec(compile(code, "<string>", "exec"))
+"""
+SITE_CUSTOMIZE = f"""import multiprocessing
+
+multiprocessing.set_executable("/{STARTER}")
+"""
 
 
 class CannotRunError(RuntimeError):
@@ -88,6 +101,10 @@ def make_root(root: Path) -> None:
         old.unlink()
     shutil.copy(wheel, root / "wheels")
     _install(root, whole=not stamp.exists())
+    (root / STARTER).write_text(STARTER_SCRIPT)
+    (root / STARTER).chmod(0o755)
+    # A program that is new on a machine is tried in another Python.
+    (root / SITE / "sitecustomize.py").write_text(SITE_CUSTOMIZE)
     stamp.write_text(made_of)
 
 
@@ -113,7 +130,8 @@ def run(
     return subprocess.run(
         [
             *("unshare", "--mount", "sh", "-c", script, "sh", "-cpu", cpu),
-            *("-E", f"PYTHONPATH=/{SITE}", "-E", "HOME=/tmp", f"/usr/bin/{PYTHON}", *arguments),
+            *("-E", f"PYTHONPATH=/{SITE}", "-E", "HOME=/tmp", "-E", f"QEMU_CPU={cpu}"),
+            *(f"/usr/bin/{PYTHON}", *arguments),
         ],
         cwd=root,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},

@@ -110,9 +110,24 @@ def test_standing_still_oneself_is_no_silence(monkeypatch: pytest.MonkeyPatch) -
     times = iter(range(0, 10**6, 1000))
     monkeypatch.setattr(time, "monotonic", lambda: next(times))
     command = [sys.executable, "-c", "import time; time.sleep(1.2); print(5)"]
-    with tempfile.TemporaryFile() as stderr:
-        status, output = _isolated._ask(command, b"", stderr, 30)
+    with tempfile.TemporaryFile() as files:
+        status, output = _isolated._ask(command, files, files, 30)
     assert (status, output.strip()) == (0, b"5")
+
+
+def test_a_large_program_and_a_slow_start(
+    bundle: Bundle, interpreter: Callable[[str], None], tmp_path: Path
+) -> None:
+    """More than fits into a pipe, and nobody reads it for longer than the parent waits at once."""
+    slow = tmp_path / "slow"
+    slow.write_text(f'#!/bin/sh\nsleep 1\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o755)
+    interpreter(str(slow))
+    entry = bundle.program(NAME)
+    program = bundle.read(entry.files[0]) + bytes(2**20)
+    images = bundle.vectors().images
+    logits = _isolated.run_isolated(program, entry, images, runtime="litert", threads=1, limit_s=60)
+    np.testing.assert_allclose(logits, bundle.vectors().logits[NAME], atol=1e-4)
 
 
 @pytest.fixture

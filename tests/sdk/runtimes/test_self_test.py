@@ -13,12 +13,13 @@ import pytest
 from offramp.bundle import Vectors, describe_file, encode_vectors, write_bundle
 from offramp.errors import ProgramError, SelfTestError
 from offramp.policy import probabilities
-from offramp.runtimes import _first_load, logits_tolerance, open_runtime, self_test
+from offramp.runtimes import _first_load, _isolated, logits_tolerance, open_runtime, self_test
 from offramp.testing import FakeRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import ModuleType
 
     from offramp.bundle import Bundle, Manifest, Policy, ProgramEntry
 
@@ -128,7 +129,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often a self-test has run."""
     runs: list[str] = []
     for name in ("self_test", "compare_logits"):
-        _count_calls(name, runs, monkeypatch)
+        _count_calls(_first_load, name, runs, monkeypatch)
     return lambda: len(runs)
 
 
@@ -136,18 +137,20 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 def count_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often a program was tried in a process of its own."""
     runs: list[str] = []
-    _count_calls("run_isolated", runs, monkeypatch)
+    _count_calls(_isolated, "run_isolated", runs, monkeypatch)
     return lambda: len(runs)
 
 
-def _count_calls(name: str, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = getattr(_first_load, name)
+def _count_calls(
+    module: ModuleType, name: str, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = getattr(module, name)
 
     def counted(*arguments: Any, **options: Any) -> Any:
         runs.append(name)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(_first_load, name, counted)
+    monkeypatch.setattr(module, name, counted)
 
 
 def test_it_runs_once(

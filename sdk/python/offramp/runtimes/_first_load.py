@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, final, get_args
 
-from offramp.runtimes._isolated import limit_s, run_isolated
 from offramp.runtimes._passed import Passed
 from offramp.runtimes._self_test import MOST_IMAGES, compare_logits, self_test
-from offramp.runtimes._tflite_verify import verify_flatbuffer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,8 +41,10 @@ def try_isolated(
         ProgramError: It is broken, was refused, died, or hung.
         MissingExtraError: No runtime for it is installed.
     """
-    if entry.runtime == "litert":
-        verify_flatbuffer(program)
+    # Not on the way of a program that is known here.
+    from offramp.runtimes._isolated import limit_s, run_isolated
+
+    _look_through(program, entry)
     images = bundle.vectors().images[:MOST_IMAGES]
     work = sum(stage.multiply_adds for stage in bundle.manifest.stages)
     return run_isolated(
@@ -55,6 +55,13 @@ def try_isolated(
         threads=threads,
         limit_s=limit_s(program, len(images), work),
     )
+
+
+def _look_through(program: bytes, entry: ProgramEntry) -> None:
+    from offramp.runtimes._tflite_verify import verify_flatbuffer
+
+    if entry.runtime == "litert":
+        verify_flatbuffer(program)
 
 
 @final
@@ -112,8 +119,8 @@ class FirstLoad:
             compare_logits(
                 logits, self._entry, self._bundle.vectors(), self._policies, engine=self._engine
             )
-        elif self._is_new and self._entry.runtime == "litert":
-            verify_flatbuffer(program)
+        elif self._is_new:
+            _look_through(program, self._entry)
 
     def after(self, runtime: Runtime) -> None:
         """Test the program as it is opened, if that has not been done, and remember that it passed.

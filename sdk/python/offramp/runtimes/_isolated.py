@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -96,8 +97,11 @@ def run_isolated(
         images=images.tobytes(),
         shape=images.shape,
     )
-    with tempfile.TemporaryFile() as stderr:
-        status, output = _ask(_command(), msgspec.msgpack.encode(job), stderr, limit_s)
+    # A pipe would have to be filled while the answer is waited for, and is only so large.
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
+        stdin.write(msgspec.msgpack.encode(job))
+        stdin.seek(0)
+        status, output = _ask(_command(), stdin, stderr, limit_s)
         stderr.seek(0)
         said = _last_line(stderr.read())
     if not output.startswith(HELLO):
@@ -148,29 +152,20 @@ def _not_started(why: str) -> OfframpError:
 
 
 def _ask(
-    command: list[str], job: bytes, stderr: IO[bytes], limit_s: float
+    command: list[str], stdin: IO[bytes], stderr: IO[bytes], limit_s: float
 ) -> tuple[int | None, bytes]:
     """Exit status, ``None`` for one that hung and was ended, and what it wrote."""
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-        )
+        process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr)
     except OSError as error:
         raise _not_started(str(error)) from error
     waited_s = 0.0
-    given: bytes | None = job
     with process:
         try:
             while True:
                 began = time.monotonic()
-                try:
-                    output, _ = process.communicate(given, timeout=_SLICE_S)
-                except subprocess.TimeoutExpired:
-                    given = None
-                else:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    output, _ = process.communicate(timeout=_SLICE_S)
                     return process.returncode, output
                 # After Ctrl-Z, or in a frozen container, both stood still: that is no silence.
                 waited_s += min(time.monotonic() - began, 2 * _SLICE_S)
