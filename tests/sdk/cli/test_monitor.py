@@ -66,8 +66,8 @@ def answer() -> Any:
         exit, index, reason, policy = 2, 0, "last_exit", "default"
         stage_ms, total_ms = (0.1, 0.1, 0.1), 0.3
 
-        def quick_score(self) -> float:
-            return 0.5
+        def evidence(self) -> tuple[list[float], float]:
+            return [0.0, 0.0], 1.0
 
     return Answer()
 

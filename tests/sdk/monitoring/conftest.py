@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,9 @@ class Answer:
     stage_ms: tuple[float, ...] = (0.25,)
     total_ms: float = 0.5
 
-    def quick_score(self) -> float:
-        return self.score
+    def evidence(self) -> tuple[list[float], float]:
+        """Ten classes of which one has the score, and the others what is left."""
+        return [math.log(self.score), *[math.log((1.0 - self.score) / 9)] * 9], 1.0
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from offramp.bundle import InputSpec
 from offramp.classifier import DynamicClassifier
 from offramp.monitoring import Monitor
-from offramp.policy import choose_exits
+from offramp.policy import choose_exits, top_probabilities
 from offramp.profiling import collect_logits
 from offramp.runtimes import open_runtime
 from offramp.testing import FakeRuntime
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from offramp.bundle import Bundle, Policy
+    from offramp.classifier import Prediction
 
 
 def _classifier(runtime: FakeRuntime, policy: Policy | None, monitor: Any) -> DynamicClassifier:
@@ -83,8 +84,9 @@ def test_a_last_exit_that_is_not_finite_disagrees(
     assert monitor.summary().shadow_disagreements == 1
 
 
-def test_the_quick_score_is_the_score(logits: Any, make_policy: Callable[..., Policy]) -> None:
+def test_the_scores_of_many_are_those_of_each(make_policy: Callable[..., Policy]) -> None:
     rng = np.random.default_rng(0)
+    every = []
     for classes in (2, 10, 64, 65, 1000):
         runtime = FakeRuntime(rng.normal(0, 4, (3, 20, classes)))
         with DynamicClassifier(
@@ -93,9 +95,16 @@ def test_the_quick_score_is_the_score(logits: Any, make_policy: Callable[..., Po
             input_spec=InputSpec(height=8, width=8),
             policy=make_policy(temperatures=(2.0, 0.7, 1.3)),
         ) as classifier:
-            for row in range(20):
-                prediction = classifier.predict(runtime.image(row))
-                assert prediction.quick_score() == pytest.approx(prediction.score, rel=1e-12)
+            some = [classifier.predict(runtime.image(row)) for row in range(20)]
+        _check_scores(some)
+        every += some
+    _check_scores(every)  # of several networks at once
+    _check_scores([])
+
+
+def _check_scores(predictions: list[Prediction]) -> None:
+    found = top_probabilities([prediction.evidence() for prediction in predictions])
+    assert found == pytest.approx([prediction.score for prediction in predictions], rel=1e-12)
 
 
 def test_a_real_program(bundle: Bundle, programs: Any, make_policy: Callable[..., Policy]) -> None:

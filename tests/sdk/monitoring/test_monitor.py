@@ -13,6 +13,7 @@ import pytest
 from offramp.errors import DataError
 from offramp.monitoring import (
     CONFIDENCE_EDGES,
+    DriftAlarm,
     Monitor,
     decode_state,
     encode_state,
@@ -135,11 +136,39 @@ def test_stability_index() -> None:
     assert population_stability([500, 0], [500, 500]) is not None
 
 
-def test_edges_belong_to_the_bin_below(answer: Any) -> None:
+def test_edges_part_the_bins(answer: Any) -> None:
     monitor = Monitor(1)
-    for edge in (*CONFIDENCE_EDGES, 1.0):
-        monitor.record(answer(score=edge))
-    assert monitor.state().confidence == ((1,) * (len(CONFIDENCE_EDGES) + 1),)
+    for edge in CONFIDENCE_EDGES:
+        monitor.record(answer(score=edge - 1e-9))
+        monitor.record(answer(score=edge + 1e-9))
+    inner = (2,) * (len(CONFIDENCE_EDGES) - 1)
+    assert monitor.state().confidence == ((1, *inner, 1),)
+
+
+def test_what_waits_is_counted_when_somebody_asks(
+    answer: Any, counted_policy: Callable[..., Policy]
+) -> None:
+    """After every single prediction the figures and the alarm are those of all of them."""
+    stream = [answer(exit=2, reason="last_exit")] * 70
+    monitor, alarm = Monitor(3, [counted_policy()]), DriftAlarm((600, 300, 100))
+    for number, prediction in enumerate(stream):
+        monitor.record(prediction)
+        alarm.add(2)
+        assert monitor.drifted == alarm.alarmed
+        if number % 7 == 0:
+            assert monitor.summary().predictions == number + 1
+    unasked = Monitor(3, [counted_policy()])
+    for prediction in stream:
+        unasked.record(prediction)
+    assert unasked.state() == monitor.state()
+    assert unasked.state().drift[0].alarmed_at == alarm.alarmed_at
+
+
+def test_other_networks_are_refused(answer: Any) -> None:
+    monitor = Monitor(2)
+    with pytest.raises(ValueError, match="left at exit 2, the monitor is for 2 exits"):
+        monitor.record(answer(exit=2))
+    assert monitor.summary().predictions == 0
 
 
 def test_saved_and_taken_up_again(answer: Any, counted_policy: Callable[..., Policy]) -> None:

@@ -12,8 +12,8 @@ from offramp.classifier._base import Classifier
 from offramp.classifier._limits import StageLimits, check_reachable, find_limits, measured_limits
 from offramp.classifier._options import ALL, check_deadline, listing
 from offramp.classifier._pool import WalkerPool
-from offramp.classifier._prediction import LAST, Prediction
-from offramp.classifier._walk import ExitRule, Walker
+from offramp.classifier._prediction import Prediction
+from offramp.classifier._walk import LAST, ExitRule, Walker
 from offramp.errors import BundleError, ProgramError
 from offramp.images import load_image
 from offramp.policy import top_class
@@ -326,6 +326,7 @@ class DynamicClassifier(Classifier):
             reason,
             tuple(stage_ms),
             1e3 * (perf_counter() - began),
+            rule.name,
             logits,
             rule.policy,
             self._labels,

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
         [NDArray[np.uint8], float | None], tuple[int, Reason, list[float], Logits]
     ]
 
-__all__ = ["ExitRule", "Walker"]
+__all__ = ["LAST", "ExitRule", "Walker"]
+
+LAST = "last"
+"""In place of a policy's name: every image runs to the last exit."""
 
 
 @final
@@ -41,6 +44,7 @@ class ExitRule:
     Attributes:
         place: Where a walker keeps its walk.
         policy: The policy; ``None`` runs to the last exit.
+        name: The policy's, or ``last``.
         by_lead: Whether the logits are lists, whose lead tells more than nothing.
         deciders: Per exit, whether it answers; ``None`` for one that is not asked, and for the
             last, which need not be.
@@ -48,6 +52,7 @@ class ExitRule:
 
     place: int
     policy: Policy | None
+    name: str
     by_lead: bool
     deciders: tuple[Decider | None, ...]
 
@@ -59,7 +64,8 @@ class ExitRule:
             for exit in range(stages - 1)
         ]
         by_lead = policy is not None and policy.signal == "max_probability"
-        return cls(place, policy, by_lead and classes <= FEW_CLASSES, (*deciders, None))
+        name = LAST if policy is None else policy.name
+        return cls(place, policy, name, by_lead and classes <= FEW_CLASSES, (*deciders, None))
 
 
 @final

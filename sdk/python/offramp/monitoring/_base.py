@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from offramp.policy import Logits
 
 __all__ = ["PredictionLike", "PredictionMonitor"]
 
@@ -26,8 +29,8 @@ class PredictionLike(Protocol):
     def policy(self) -> str:
         """The name of the policy that decided."""
 
-    def quick_score(self) -> float:
-        """The probability of the answer, to some digits."""
+    def evidence(self) -> tuple[Logits, float]:
+        """The logits of the exit that answered, and the temperature to divide them by."""
 
     @property
     def stage_ms(self) -> tuple[float, ...]:

@@ -40,11 +40,18 @@ class LatencySketch:
 
     def add(self, ms: float) -> None:
         """Count one latency, in milliseconds."""
-        place = int(_log(ms) * _PER_LOG - _FIRST) + 1 if ms > _SMALLEST_MS else 0
-        self._counts[place if place < _BUCKETS else -1] += 1
-        self.sum_ms += ms
-        if ms > self.largest_ms:
-            self.largest_ms = ms
+        self.extend((ms,))
+
+    def extend(self, latencies_ms: Iterable[float]) -> None:
+        """Count some latencies, in milliseconds."""
+        counts, sum_ms, largest_ms = self._counts, self.sum_ms, self.largest_ms
+        for ms in latencies_ms:
+            place = int(_log(ms) * _PER_LOG - _FIRST) + 1 if ms > _SMALLEST_MS else 0
+            counts[place if place < _BUCKETS else -1] += 1
+            sum_ms += ms
+            if ms > largest_ms:
+                largest_ms = ms
+        self.sum_ms, self.largest_ms = sum_ms, largest_ms
 
     @property
     def count(self) -> int:

@@ -11,7 +11,7 @@ from offramp.policy._rule import (
     probabilities,
     signal_values,
     top_class,
-    top_probability,
+    top_probabilities,
 )
 
 __all__ = [
@@ -26,5 +26,5 @@ __all__ = [
     "probabilities",
     "signal_values",
     "top_class",
-    "top_probability",
+    "top_probabilities",
 ]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from offramp.bundle import Policy
@@ -24,7 +26,7 @@ __all__ = [
     "probabilities",
     "signal_values",
     "top_class",
-    "top_probability",
+    "top_probabilities",
 ]
 
 FEW_CLASSES = 64
@@ -125,17 +127,23 @@ def top_class(logits: Logits) -> int | None:
     return int(logits.argmax()) if np.isfinite(logits).all() else None
 
 
-def top_probability(logits: Logits, temperature: float) -> float:
-    """The largest of ``probabilities``, but for its last digits, and quicker for a list.
+def top_probabilities(evidence: Sequence[tuple[Logits, float]]) -> list[float]:
+    """The largest of ``probabilities`` of each image, but for its last digits, all at once.
 
     Args:
-        logits: All finite.
-        temperature: Positive.
+        evidence: Finite logits, and the temperature for them.
     """
-    if not isinstance(logits, list):
-        return float(probabilities(logits, temperature).max())
-    largest = max(logits)
-    return 1.0 / sum([math.exp((value - largest) / temperature) for value in logits])
+    if not evidence:
+        return []
+    logits, temperatures = zip(*evidence, strict=True)
+    if len(set(map(len, logits))) > 1:
+        return [float(probabilities(*each).max()) for each in evidence]
+    values = np.array(logits, np.float64)
+    values -= np.maximum.reduce(values, axis=1, keepdims=True)
+    values /= np.array(temperatures)[:, None]
+    np.exp(values, out=values)
+    quotients: list[float] = (1.0 / np.add.reduce(values, axis=1)).tolist()
+    return quotients
 
 
 def choose_exits(policy: Policy, logits: ArrayLike) -> NDArray[np.int64]:
