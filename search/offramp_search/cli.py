@@ -12,6 +12,7 @@ import typer
 from offramp.cli import console
 
 if TYPE_CHECKING:
+    from offramp_search.engine import Engine
     from offramp_search.pipeline import Outcome, Reporter
 
 __all__ = ["demo", "methods", "search"]
@@ -174,6 +175,30 @@ def search(
     export: Annotated[
         str, typer.Option("--export", help="Programs to export, separated by commas.")
     ] = "litert/float32,litert/int8",
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            "--engine",
+            help="Where architectures are evaluated: on this machine, or on a Ray cluster "
+            "(extra cluster).",
+        ),
+    ] = "local",
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Architectures evaluated at once. With one the same seed finds the same; with "
+            "more it also depends on which is done first.",
+        ),
+    ] = 1,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a running Ray cluster, such as auto or ray://HOST:10001; without it one is "
+            "started on this machine.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
         float, typer.Option(help="Accuracy that early exits may cost, a fraction.")
     ] = 0.01,
@@ -228,9 +253,25 @@ def search(
         confidence=confidence,
         seed=seed,
     )
-    outcome = run_pipeline(settings, out, cache=cache, reporter=_reporter())
+    outcome = run_pipeline(
+        settings,
+        out,
+        cache=cache,
+        reporter=_reporter(),
+        engine=_make_engine(engine, workers, ray_address),
+    )
     plot_outcome(outcome, out / "result.png")
     _emit(as_json, outcome, [f"plot: {out / 'result.png'}"])
+
+
+def _make_engine(name: str, workers: int, ray_address: str | None) -> Engine:
+    from offramp_search.engine import LocalEngine, RayEngine
+
+    if name == "ray":
+        return RayEngine(workers, address=ray_address)
+    if ray_address is not None:
+        raise typer.BadParameter("--ray-address goes with --engine ray")
+    return LocalEngine(workers)
 
 
 def methods(as_json: JsonOption = False) -> None:

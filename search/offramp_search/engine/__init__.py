@@ -1,6 +1,19 @@
 """The search loop: ask, refuse or evaluate, solve the thresholds, tell; resumable at any point."""
 
+from offramp_search.engine._base import Engine, LostEvaluationError
+from offramp_search.engine._local import LocalEngine
+from offramp_search.engine._ray import RayEngine
 from offramp_search.engine._result import SearchProgress, SearchResult, TrialResult, read_result
 from offramp_search.engine._search import search
 
-__all__ = ["SearchProgress", "SearchResult", "TrialResult", "read_result", "search"]
+__all__ = [
+    "Engine",
+    "LocalEngine",
+    "LostEvaluationError",
+    "RayEngine",
+    "SearchProgress",
+    "SearchResult",
+    "TrialResult",
+    "read_result",
+    "search",
+]

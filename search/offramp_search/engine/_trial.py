@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
 
 import msgspec
 import numpy as np
@@ -26,7 +27,16 @@ if TYPE_CHECKING:
     from offramp_search.evaluators import Evaluator
     from offramp_search.spaces import Architecture, Space
 
-__all__ = ["BOUND_MS", "REFUSAL", "SIZE_BYTES", "STAGE_MS", "decide", "result_of", "try_out"]
+__all__ = [
+    "BOUND_MS",
+    "REFUSAL",
+    "SIZE_BYTES",
+    "STAGE_MS",
+    "Task",
+    "decide",
+    "result_of",
+    "try_out",
+]
 
 BOUND_MS = "bound_ms"
 REFUSAL = "refusal"
@@ -57,37 +67,60 @@ def _take(trial: Trial, name: str, distribution: BaseDistribution) -> str | int:
     )
 
 
-def try_out(
-    study: Study,
-    trial: Trial,
-    space: Space,
-    evaluator: Evaluator,
-    table: LatencyTable,
-    budget: Budget,
-    *,
-    seed: int,
-    signal: str,
-) -> None:
-    """Take the decisions, refuse or evaluate the architecture, and tell the study.
+@final
+@dataclass(frozen=True)
+class Task:
+    """What is searched, and how a proposal is judged.
 
-    A refused proposal is told as pruned, with constraints above zero that say by how much, so that
-    the sampler learns from it. The blocks of one that is valid and not too large are measured if
-    the table lacks them.
+    Attributes:
+        space: What may be built.
+        evaluator: What gives an architecture its outputs.
+        table: Where latencies are looked up.
+        budget: What is limited.
+        seed: Handed to the evaluator.
+        signal: ``max_probability``, ``margin`` or ``entropy``.
     """
-    architecture = decide(trial, space.decisions())
+
+    space: Space
+    evaluator: Evaluator
+    table: LatencyTable
+    budget: Budget
+    seed: int
+    signal: str
+
+
+def try_out(study: Study, trial: Trial, architecture: Architecture, task: Task) -> float | None:
+    """Refuse or evaluate an architecture, and note in the trial what it is worth.
+
+    Of a refused one the constraints above zero say by how much, so that the sampler learns from
+    it. The blocks of one that is valid and not too large are measured if the table lacks them.
+
+    Returns:
+        The score to tell the study, or ``None`` if it is refused.
+
+    Raises:
+        LostEvaluationError: The processes that evaluated it died.
+    """
+    try:
+        return _judge(study, trial, architecture, task)
+    except _RefusedError as refused:
+        trial.set_user_attr(REFUSAL, str(refused))
+        return None
+
+
+def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -> float:
+    space, table, budget = task.space, task.table, task.budget
     refusal = space.refusal(architecture)
     _constrain(trial, "valid", -1.0 if refusal is None else 1.0)
     if refusal is not None:
-        _refuse(study, trial, refusal)
-        return
+        raise _RefusedError(refusal)
 
     size_bytes = sum(space.parameters(architecture)) * _BYTES_PER_PARAMETER[table.precision]
     trial.set_user_attr(SIZE_BYTES, size_bytes)
     if budget.size_bytes is not None:
         _constrain(trial, SIZE_BYTES, _excess(size_bytes, budget.size_bytes))
         if size_bytes > budget.size_bytes:
-            _refuse(study, trial, f"{size_bytes} bytes are more than {budget.size_bytes}")
-            return
+            raise _RefusedError(f"{size_bytes} bytes are more than {budget.size_bytes}")
 
     stages = space.blocks(architecture)
     blocks = [block for stage in stages for block in stage]
@@ -105,8 +138,7 @@ def try_out(
         _constrain(trial, "worst_ms", _excess(math.fsum(stage_ms), budget.worst_ms))
     if not budget.allows(stage_ms, size_bytes):
         took = " + ".join(f"{ms:.4g}" for ms in stage_ms)
-        _refuse(study, trial, f"stages of {took} ms are too slow")
-        return
+        raise _RefusedError(f"stages of {took} ms are too slow")
 
     known = _find(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), architecture)
     if known is not None:
@@ -114,20 +146,18 @@ def try_out(
         solution = _solution_of(known)
     else:
         try:
-            outputs = evaluator.evaluate(architecture, seed=seed)
+            outputs = task.evaluator.evaluate(architecture, seed=task.seed)
         except TrainingError as error:
             _constrain(trial, "trained", 1.0)
-            _refuse(study, trial, str(error))
-            return
+            raise _RefusedError(str(error)) from error
         if not np.isfinite(outputs.logits).all():
             _constrain(trial, "trained", 1.0)
-            _refuse(study, trial, "its logits are not finite; train it longer or more gently")
-            return
+            raise _RefusedError("its logits are not finite; train it longer or more gently")
         solution = solve(
-            outputs.logits, outputs.labels, stage_ms, mean_ms=budget.mean_ms, signal=signal
+            outputs.logits, outputs.labels, stage_ms, mean_ms=budget.mean_ms, signal=task.signal
         )
     trial.set_user_attr(_SOLUTION, msgspec.to_builtins(solution))
-    study.tell(trial, solution.accuracy)
+    return solution.accuracy
 
 
 def result_of(trial: FrozenTrial) -> TrialResult:
@@ -152,9 +182,8 @@ def _constrain(trial: Trial, name: str, excess: float) -> None:
         trial.set_constraint(name, excess)
 
 
-def _refuse(study: Study, trial: Trial, why: str) -> None:
-    trial.set_user_attr(REFUSAL, why)
-    study.tell(trial, state=TrialState.PRUNED)
+class _RefusedError(Exception):
+    """The proposal is no network, keeps no budget, or cannot be trained."""
 
 
 def _excess(value: float, limit: float) -> float:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from offramp_search.bases import Base
+    from offramp_search.engine import Engine
     from offramp_search.pipeline._settings import Settings
     from offramp_search.spaces import Architecture
 
@@ -41,7 +42,12 @@ __all__ = ["run_pipeline"]
 
 
 def run_pipeline(
-    settings: Settings, folder: Path, *, cache: Path, reporter: Reporter | None = None
+    settings: Settings,
+    folder: Path,
+    *,
+    cache: Path,
+    reporter: Reporter | None = None,
+    engine: Engine | None = None,
 ) -> Outcome:
     """Train, search, export, certify and measure.
 
@@ -53,6 +59,7 @@ def run_pipeline(
         folder: Where everything is kept; it belongs to these settings from then on.
         cache: Where downloaded images are kept.
         reporter: Who is told how it goes.
+        engine: Where architectures are evaluated; ``None`` is this process.
 
     Raises:
         DataError: The images cannot be used.
@@ -92,7 +99,7 @@ def run_pipeline(
     masked = train_shared(context, space, static)
     found, architecture = None, settings.architecture
     if architecture is None:
-        found = search_architecture(context, space, masked, budget)
+        found = search_architecture(context, space, masked, budget, engine)
         architecture = found.best.architecture
     network = train_final(context, space, masked, architecture, static)
 

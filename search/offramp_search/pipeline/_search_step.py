@@ -14,7 +14,7 @@ from offramp_search.pipeline._samplers import make_sampler
 from offramp_search.pipeline._supernet import random_architecture
 
 if TYPE_CHECKING:
-    from offramp_search.engine import SearchProgress, SearchResult
+    from offramp_search.engine import Engine, SearchProgress, SearchResult
     from offramp_search.pipeline._context import Context
     from offramp_search.spaces import Block, StaticTransform
     from offramp_search.spaces.static_transform import MaskedNetwork
@@ -37,7 +37,11 @@ def make_budget(context: Context, static_ms: float) -> Budget:
 
 
 def search_architecture(
-    context: Context, space: StaticTransform, masked: MaskedNetwork, budget: Budget
+    context: Context,
+    space: StaticTransform,
+    masked: MaskedNetwork,
+    budget: Budget,
+    engine: Engine | None = None,
 ) -> SearchResult:
     """Find the most accurate architecture that keeps the budget; goes on where it was left."""
     settings = context.settings
@@ -72,6 +76,7 @@ def search_architecture(
             folder=context.folder / "search",
             seed=settings.seed,
             settings={"base": settings.base, "data": context.splits.search.sha256},
+            engine=engine,
             progress=show,
         )
     found = result.best.solution

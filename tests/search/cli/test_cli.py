@@ -48,6 +48,7 @@ def test_help_is_there(command: str, tmp_path: Path) -> None:
         (["--data", "x", "--out", "o", "--budget-mean-ms", "-1"], "--budget-mean-ms"),
         (["--data", "x", "--out", "o", "--method", "magic"], "magic"),
         (["--data", "x", "--out", "o", "--smaller", "half"], "numbers such as 0.25,0.5"),
+        (["--data", "x", "--out", "o", "--ray-address", "auto"], "goes with --engine ray"),
         (["--data", "x", "--out", "o", "--smaller", "0.3"], "give multiples of 1/8 below 1"),
     ],
 )
