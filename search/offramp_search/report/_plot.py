@@ -40,6 +40,7 @@ def plot_tradeoff(
     points: Sequence[Point],
     *,
     curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    curve_label: str = "{name}, other thresholds (calibration images)",
     title: str = "",
 ) -> None:
     """Plot accuracy against mean latency as a PNG file.
@@ -48,6 +49,7 @@ def plot_tradeoff(
         path: The file; its folder is made if need be.
         points: Static and dynamic networks.
         curves: Per group the ``(mean_ms, accuracy)`` that other thresholds would give.
+        curve_label: What the legend calls a curve; ``{name}`` is its group.
         title: A line above the plot.
     """
     import matplotlib as mpl
@@ -67,7 +69,7 @@ def plot_tradeoff(
                 linewidth=1.2,
                 alpha=0.7,
                 color=colours[name],
-                label=f"{name}, other thresholds (calibration images)",
+                label=curve_label.format(name=name),
             )
         for point in points:
             colours.setdefault(point.group, f"C{len(colours)}")

@@ -87,8 +87,8 @@ def write_result(
     words = list(sys.argv if command is None else command)
     record = {
         "purpose": purpose,
-        # Of the program only its name: the folder it lies in says nothing about the result.
-        "command": " ".join([Path(words[0]).name, *words[1:]]) if words else "",
+        # Of absolute paths only the name: where they lie on one machine says nothing.
+        "command": " ".join(_without_folders(word) for word in words),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": device_record(),
         "versions": {"python": platform.python_version(), **_versions()},
@@ -98,6 +98,11 @@ def write_result(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+
+
+def _without_folders(word: str) -> str:
+    option, equals, value = word.rpartition("=")
+    return option + equals + (Path(value).name if Path(value).is_absolute() else value)
 
 
 def _versions() -> dict[str, str]:

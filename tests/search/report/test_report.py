@@ -24,10 +24,10 @@ def test_a_result_says_where_it_comes_from(tmp_path: Path) -> None:
         purpose="what for",
         claims=[Claim.at_most("ratio", 0.8, 0.7), Claim("shown", 3.0, None, True)],
         figures={"latency": Latency((1.0, 2.0)), "shares": (0.5, 0.5)},
-        command=["/somewhere/offramp", "demo", "--seed", "3"],
+        command=["/somewhere/offramp", "demo", "--data", "/home/me/photos", "--out=/tmp/x"],
     )
     record = json.loads(path.read_text())
-    assert record["command"] == "offramp demo --seed 3"
+    assert record["command"] == "offramp demo --data photos --out=x"
     assert record["claims"] == [
         {"claim": "ratio", "value": 0.8, "goal": 0.7, "met": False},
         {"claim": "shown", "value": 3.0, "goal": None, "met": True},
