@@ -27,7 +27,8 @@ def pareto_front(points: NDArray[np.float64]) -> NDArray[np.intp]:
     order = np.lexsort((np.arange(len(points)), -points[:, 1], points[:, 0]))
     accuracies = points[order, 1]
     before = np.concatenate([[-np.inf], np.maximum.accumulate(accuracies)[:-1]])
-    return order[accuracies > before]
+    kept: NDArray[np.intp] = order[accuracies > before]
+    return kept
 
 
 def hypervolume(points: NDArray[np.float64], *, slowest_ms: float, worst_accuracy: float) -> float:
