@@ -35,6 +35,20 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def _with_program(parts: tuple[Manifest, dict[str, bytes]], folder: Path, program: bytes) -> Bundle:
+    """A bundle, sound by its hashes, with another float32 program."""
+    manifest, files = parts
+    first, *others = manifest.programs
+    assert first.name == NAME
+    (path,) = (file.path for file in first.files)
+    changed = msgspec.structs.replace(first, files=(describe_file(path, program),))
+    return write_bundle(
+        folder,
+        msgspec.structs.replace(manifest, programs=(changed, *others)),
+        {**files, path: program},
+    )
+
+
 @pytest.fixture(scope="session")
 def make_bad(
     bundle_parts: tuple[Manifest, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory
@@ -46,21 +60,12 @@ def make_bad(
     """
 
     def make(place: int, padding: int) -> Bundle:
-        manifest, files = bundle_parts
-        path = "litert/float32.tflite"
-        assert files[path].count(_PADDING) == 1
+        sound = bundle_parts[1]["litert/float32.tflite"]
+        assert sound.count(_PADDING) == 1
         pads = np.frombuffer(_PADDING, np.int32).copy()
         pads[place] = padding
-        program = files[path].replace(_PADDING, pads.tobytes())
-        first, *others = manifest.programs
-        assert first.name == NAME
-        changed = msgspec.structs.replace(first, files=(describe_file(path, program),))
         folder = tmp_path_factory.mktemp("bad") / "bundle"
-        return write_bundle(
-            folder,
-            msgspec.structs.replace(manifest, programs=(changed, *others)),
-            {**files, path: program},
-        )
+        return _with_program(bundle_parts, folder, sound.replace(_PADDING, pads.tobytes()))
 
     return make
 
@@ -119,10 +124,7 @@ def test_a_large_program_and_a_slow_start(
     bundle: Bundle, interpreter: Callable[[str], None], tmp_path: Path
 ) -> None:
     """More than fits into a pipe, and nobody reads it for longer than the parent waits at once."""
-    slow = tmp_path / "slow"
-    slow.write_text(f'#!/bin/sh\nsleep 1\nexec {sys.executable} "$@"\n')
-    slow.chmod(0o755)
-    interpreter(str(slow))
+    interpreter(_script(tmp_path, f'sleep 1; exec {sys.executable} "$@"'))
     entry = bundle.program(NAME)
     program = bundle.read(entry.files[0]) + bytes(2**20)
     images = bundle.vectors().images
@@ -138,16 +140,22 @@ def interpreter() -> Iterator[Callable[[str], None]]:
     multiprocessing.set_executable(before)
 
 
+def _script(folder: Path, words: str) -> str:
+    """An interpreter of another kind."""
+    path = folder / "script"
+    path.write_text(f"#!/bin/sh\n{words}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
 def test_where_no_process_can_be_started(
     bundle: Bundle, interpreter: Callable[[str], None], tmp_path: Path
 ) -> None:
-    silent = tmp_path / "silent"
-    silent.write_text("#!/bin/sh\necho no option -P >&2\nexit 3\n")
-    silent.chmod(0o755)
+    silent = _script(tmp_path, "echo no option -P >&2; exit 3")
     for executable, why in (
         ("", "does not know its own file"),
         (str(tmp_path / "none"), "No such file"),
-        (str(silent), r"it ended with status 3 \(no option -P\)"),
+        (silent, r"it ended with status 3 \(no option -P\)"),
     ):
         interpreter(executable)
         with pytest.raises(
@@ -169,10 +177,8 @@ def test_an_application_is_not_started_again(
 def test_an_answer_that_makes_no_sense(
     bundle: Bundle, interpreter: Callable[[str], None], tmp_path: Path
 ) -> None:
-    liar = tmp_path / "liar"
-    liar.write_text(f"#!/bin/sh\nprintf '%s\\n\\201' '{HELLO.decode().strip()}'\ncat >/dev/null\n")
-    liar.chmod(0o755)
-    interpreter(str(liar))
+    hello = HELLO.decode().strip()
+    interpreter(_script(tmp_path, f"printf '%s\\n\\201' '{hello}'; cat >/dev/null"))
     with pytest.raises(ProgramError, match="whose answer makes no sense"):
         open_runtime(bundle, NAME)
 
@@ -189,16 +195,8 @@ def test_a_wrong_program_is_refused_as_by_its_own_process(
     bundle_parts: tuple[Manifest, dict[str, bytes]], tmp_path: Path
 ) -> None:
     """What the runtime says of a program reaches the user from the other process."""
-    manifest, files = bundle_parts
-    first, second = manifest.programs
-    (path,) = (file.path for file in first.files)
-    program = files[second.files[0].path]
-    changed = msgspec.structs.replace(first, files=(describe_file(path, program),))
-    wrong = write_bundle(
-        tmp_path / "wrong",
-        msgspec.structs.replace(manifest, programs=(changed, second)),
-        {**files, path: program},
-    )
+    other = bundle_parts[1]["litert/int8.tflite"]
+    wrong = _with_program(bundle_parts, tmp_path / "wrong", other)
     with pytest.raises(ProgramError, match=r"input 0 of stage_0 is int8 .* the manifest lists"):
         open_runtime(wrong, NAME)
 
@@ -208,16 +206,8 @@ def test_a_broken_file_starts_no_process(
     tmp_path: Path,
     interpreter: Callable[[str], None],
 ) -> None:
-    manifest, files = bundle_parts
-    first, *others = manifest.programs
-    (path,) = (file.path for file in first.files)
-    program = files[path][:-2000]
-    changed = msgspec.structs.replace(first, files=(describe_file(path, program),))
-    broken = write_bundle(
-        tmp_path / "broken",
-        msgspec.structs.replace(manifest, programs=(changed, *others)),
-        {**files, path: program},
-    )
+    cut = bundle_parts[1]["litert/float32.tflite"][:-2000]
+    broken = _with_program(bundle_parts, tmp_path / "broken", cut)
     interpreter(str(tmp_path / "none"))
     for when in ("first", "in_process"):
         with pytest.raises(ProgramError, match="the file is broken"):
