@@ -16,6 +16,8 @@ from offramp_export._edges import export_stage
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
+from offramp_export.targets._calibration import choose_calibration_images
+from offramp_export.targets._executorch_int8 import quantize_programs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,15 +33,28 @@ class ExecuTorch(Target):
     """ExecuTorch on the CPU; carries are float32, channel-first as torch has them.
 
     Attributes:
-        kernels: ``xnnpack``; or ``portable``, which run anywhere, many times slower.
+        precision: ``float32``; or ``int8``, static: weights, with a scale per output channel, and
+            activations, ranges measured on calibration images. The edges of its stages stay
+            float32.
+        kernels: ``xnnpack``; or ``portable``, which run anywhere, many times slower, and only in
+            float32.
     """
 
+    precision: Literal["float32", "int8"] = "float32"
     kernels: Literal["xnnpack", "portable"] = "xnnpack"
 
     def __post_init__(self) -> None:
+        if self.precision not in ("float32", "int8"):
+            raise ExportError(
+                f"ExecuTorch has no precision {self.precision!r}; expected 'float32' or 'int8'"
+            )
         if self.kernels not in ("xnnpack", "portable"):
             raise ExportError(
                 f"ExecuTorch has no kernels {self.kernels!r}; expected 'xnnpack' or 'portable'"
+            )
+        if (self.precision, self.kernels) == ("int8", "portable"):
+            raise ExportError(
+                "ExecuTorch computes int8 in XNNPACK alone; choose kernels='xnnpack', or float32"
             )
 
     @property
@@ -48,14 +63,9 @@ class ExecuTorch(Target):
         return "executorch"
 
     @property
-    def precision(self) -> Literal["float32"]:
-        """``float32``."""
-        return "float32"
-
-    @property
     def tolerance(self) -> float:
-        """1e-4 of the largest logit."""
-        return 1e-4
+        """1e-4 of the largest logit in float32; int8 is judged by its labels."""
+        return 1e-4 if self.precision == "float32" else float("inf")
 
     def convert(
         self,
@@ -76,6 +86,11 @@ class ExecuTorch(Target):
                 )
                 for index, (stage, shapes) in enumerate(zip(stages, carries, strict=True))
             }
+            packages = ["executorch", "torch"]
+            if self.precision == "int8":
+                images = choose_calibration_images("executorch/int8", calibration_images)
+                exported = quantize_programs(exported, images)
+                packages.append("torchao")
             edges = tuple(_edges(program) for program in exported.values())
             try:
                 lowered = exir.to_edge_transform_and_lower(
@@ -91,10 +106,10 @@ class ExecuTorch(Target):
                 _require_delegation(exported[name], lowered.exported_program(name), index)
             content = bytes(lowered.to_executorch().buffer)
         return ConvertedProgram(
-            files={"executorch/float32.pte": content},
+            files={f"executorch/{self.precision}.pte": content},
             stages=edges,
             exporter={
-                **{name: version(name) for name in ("executorch", "torch")},
+                **{name: version(name) for name in packages},
                 "kernels": self.kernels,
             },
         )
@@ -113,12 +128,23 @@ class ExecuTorch(Target):
                 carry: list[Tensor] = [torch.from_numpy(image[None].astype(np.float32))]
                 answers = []
                 for index, method in enumerate(methods):
-                    outputs = method.execute(carry)
+                    outputs = _execute(method, carry, index)
                     answers.append(outputs[0].numpy().reshape(-1).copy())
                     carry = list(outputs[1:])
                     _require_dense(carry, index)
                 logits.append(answers)
         return np.array(logits, np.float32).transpose(1, 0, 2)
+
+
+def _execute(method: Any, carry: Sequence[Tensor], index: int) -> list[Tensor]:
+    try:
+        outputs: list[Tensor] = method.execute(carry)
+    except RuntimeError as error:
+        raise ExportError(
+            f"ExecuTorch converted stage {index} but cannot run it: {error}; convert its layers "
+            "one by one to find the operator, or leave ExecuTorch out of the targets"
+        ) from error
+    return outputs
 
 
 class _Dense(nn.Module):

@@ -16,7 +16,7 @@ __all__ = ["TARGETS", "parse_target"]
 
 _PLAIN: tuple[Target, ...] = (
     *(LiteRT(precision) for precision in ("float32", "float16", "dynamic_int8", "int8")),
-    ExecuTorch(),
+    *(ExecuTorch(precision) for precision in ("float32", "int8")),
     *(CoreML(precision) for precision in ("float16", "weight_int8")),
     *(CoreML(precision) for precision in ("palette8", "palette6", "palette4")),
 )

@@ -38,6 +38,11 @@ class TestExecuTorch(TargetContract):
         return _case(ExecuTorch())
 
 
+class TestExecuTorchInt8(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(ExecuTorch("int8"))
+
+
 class TestExecuTorchPortable(TargetContract):
     def case(self) -> TargetCase:
         return _case(ExecuTorch(kernels="portable"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from torch import Tensor, nn
 
@@ -38,5 +39,18 @@ def test_portable_kernels_leave_nothing_to_xnnpack() -> None:
 
 
 def test_options_are_checked() -> None:
+    with pytest.raises(ExportError, match="no precision 'float16'"):
+        ExecuTorch("float16")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="no kernels 'vulkan'"):
         ExecuTorch(kernels="vulkan")  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="int8 in XNNPACK alone"):
+        ExecuTorch("int8", "portable")
+    with pytest.raises(ExportError, match="executorch/int8 was given 0 calibration images"):
+        ExecuTorch("int8").convert(prepare_stages([_Volume()]), [[(1, 8, 8, 3)]], None)
+
+
+def test_a_program_that_cannot_run_is_one_sentence() -> None:
+    stages = prepare_stages(contract_stages()[:1])
+    program = ExecuTorch().convert(stages, [[(1, 16, 16, 3)]], None)
+    with pytest.raises(ExportError, match="converted stage 0 but cannot run it"):
+        ExecuTorch().run(program, np.zeros((1, 8, 8, 3), np.uint8))
