@@ -21,8 +21,10 @@ from offramp.bundle import (
     encode_vectors,
     write_bundle,
 )
-from offramp.errors import BundleError, ExportError, ShapeError
+from offramp.errors import BundleError, ExportError, ExportMismatchError, ShapeError
 from offramp_export._edges import channel_last, prepare_stages, run_stages, trace_edges
+from offramp_export._mismatch import name_layer
+from offramp_export._run import run_program
 from offramp_export.counting import count
 from offramp_export.parity import Parity, compare, require_agreement
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["ExportResult", "export"]
 
 _BATCH = 64
+_CULPRIT_IMAGES = 3
 
 
 @final
@@ -65,6 +68,7 @@ def export(
     input_spec: InputSpec | None = None,
     provenance: Provenance | None = None,
     overwrite: bool = False,
+    find_layer: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportResult:
     """Export a multi-stage network to every target, prove each program, and write the bundle.
@@ -86,12 +90,16 @@ def export(
         input_spec: How an image becomes an input; by default its middle, scaled.
         provenance: Where the network comes from.
         overwrite: Replace a bundle that is there.
+        find_layer: Where a program does not answer as torch does, search for the first layer that
+            departs and name it in the error. That converts the network some ten times again.
         progress: Called with (programs done, programs in all).
 
     Raises:
         ShapeError: The images have another shape or dtype.
-        ExportError: The stages do not fit together, or a target refused them.
-        ExportMismatchError: A program does not answer as torch does.
+        ExportError: The stages do not fit together, or a target refused them, or its runtime could
+            not run what it made of them.
+        ExportMismatchError: A program does not answer as torch does; names the first layer that
+            departs.
         BundleError: The path exists.
     """
     path = Path(path)
@@ -123,9 +131,16 @@ def export(
         if progress is not None:
             progress(done, len(targets))
         program = target.convert(prepared, edges.carries, calibration_images)
-        logits[name] = target.run(program, example)
+        logits[name] = run_program(target, program, example)
         report = compare(name, logits[name], reference, tolerance=target.tolerance)
-        require_agreement(report)
+        try:
+            require_agreement(report)
+        except ExportMismatchError as error:
+            if not find_layer:
+                raise
+            off = np.abs(logits[name] - reference)[error.exit].max(axis=-1)
+            chosen = example[np.argsort(-off, kind="stable")[:_CULPRIT_IMAGES]]
+            raise name_layer(error, prepared, target, chosen, calibration_images) from error
         reports.append(report)
         files |= program.files
         entries.append(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from offramp_export.network import Preprocess
 
-__all__ = ["cut"]
+__all__ = ["copy_graph", "cut", "make_functional"]
 
 
 def cut(
@@ -62,7 +62,7 @@ def cut(
         for part, training in modes.items():
             part.training = training
     graph = module.graph
-    _make_functional(graph)
+    make_functional(graph)
     (image,) = (node for node in graph.nodes if node.op == "placeholder")
     returned = cast("tuple[fx.Node, ...]", graph.output_node().args[0])
     return _split(module, image, returned, preprocess)
@@ -116,7 +116,7 @@ def _as_tuple(result: Any) -> tuple[Tensor, ...]:
     return tuple(values)
 
 
-def _make_functional(graph: fx.Graph) -> None:
+def make_functional(graph: fx.Graph) -> None:
     """Replace what writes into a tensor, which could be one of another stage.
 
     Whoever reads that tensor by its own name is given the new one by ``torch.export``; views of it
@@ -197,16 +197,21 @@ def _split(
             and node not in carry
             and node.op in ("call_function", "get_attr")
         ]
-        graph = _copy(carry, inside, (logits, *handed_on))
+        graph = copy_graph(carry, inside, (logits, *handed_on))
         part = fx.GraphModule(module, graph)
         stages.append(_Part(part, preprocess if stage == 0 else None).eval())
         carry = handed_on
     return tuple(stages)
 
 
-def _copy(
+def copy_graph(
     inputs: Sequence[fx.Node], nodes: Sequence[fx.Node], outputs: Sequence[fx.Node]
 ) -> fx.Graph:
+    """A graph of some nodes of another, given in its order.
+
+    Raises:
+        ExportError: A node reads one that is neither among them nor an input.
+    """
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {
         node: graph.placeholder(f"carry_{place}") for place, node in enumerate(inputs)

@@ -117,8 +117,8 @@ def require_agreement(parity: Parity) -> None:
                 raise ExportMismatchError(
                     f"{parity.program}: the logits of exit {exit} differ from torch's by "
                     f"{found.difference:.2g} of the largest logit, at most "
-                    f"{parity.tolerance:.2g} is allowed; convert its stages one by one to find the "
-                    "operator, or leave this target out",
+                    f"{parity.tolerance:.2g} is allowed; replace the layer that departs, or leave "
+                    "this target out",
                     program=parity.program,
                     exit=exit,
                     difference=found.difference,

@@ -110,6 +110,21 @@ def test_a_users_network_runs_in_the_sdk(
                 np.testing.assert_allclose(runtime.run(exit), recorded[exit, number], atol=1e-6)
 
 
+@dataclass(frozen=True)
+class _Crash(_Echo):
+    def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise RuntimeError("method->execute() failed with error 0x12")
+
+
+def test_a_program_that_does_not_run_is_an_export_error(
+    branchy: list[nn.Module], images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    crash = _Crash(prepare_stages(branchy))
+    with pytest.raises(ExportError, match=r"executorch/float32 was converted.*0x12; replace"):
+        _export(branchy, images, tmp_path / "bundle", targets=[crash])
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_nothing_is_written_when_a_program_disagrees(
     branchy: list[nn.Module], images: NDArray[np.uint8], tmp_path: Path
 ) -> None:

@@ -212,13 +212,25 @@ class ExportMismatchError(ExportError):
         exit: The first exit whose logits differ by more than the tolerance.
         difference: The largest logit difference seen there.
         tolerance: What was allowed.
+        stage: The first stage with a layer whose result departs; ``None`` if it was not found.
+        layer: That layer's name in the stage.
     """
 
     def __init__(
-        self, message: str, *, program: str, exit: int, difference: float, tolerance: float
+        self,
+        message: str,
+        *,
+        program: str,
+        exit: int,
+        difference: float,
+        tolerance: float,
+        stage: int | None = None,
+        layer: str | None = None,
     ) -> None:
         super().__init__(message)
         self.program = program
         self.exit = exit
         self.difference = difference
         self.tolerance = tolerance
+        self.stage = stage
+        self.layer = layer
