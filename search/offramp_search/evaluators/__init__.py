@@ -4,6 +4,7 @@ from offramp_search.evaluators._base import Evaluator, Outputs
 from offramp_search.evaluators._exits import SelectableNetwork, exit_features, fit_exits
 from offramp_search.evaluators._fine_tune import FineTune
 from offramp_search.evaluators._fit_exit import LinearExit, fit_exit
+from offramp_search.evaluators._objective import ObjectiveFineTune, ObjectiveSharedWeights
 from offramp_search.evaluators._recalibrate import recalibrate
 from offramp_search.evaluators._shared_weights import SharedWeights
 
@@ -11,6 +12,8 @@ __all__ = [
     "Evaluator",
     "FineTune",
     "LinearExit",
+    "ObjectiveFineTune",
+    "ObjectiveSharedWeights",
     "Outputs",
     "SelectableNetwork",
     "SharedWeights",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
-__all__ = ["recalibrate"]
+__all__ = ["recalibrate", "restored"]
 
 
-def recalibrate(network: nn.Module, images: NDArray[np.uint8], *, batch_size: int = 256) -> None:
+def recalibrate(
+    network: nn.Module, images: NDArray[np.uint8 | np.float32], *, batch_size: int = 256
+) -> None:
     """Replace the running statistics of batch normalisation by those of some training images.
 
     Shared weights see other inputs in each architecture, so statistics kept from training fit
@@ -24,7 +29,7 @@ def recalibrate(network: nn.Module, images: NDArray[np.uint8], *, batch_size: in
 
     Args:
         network: Takes ``(images, height, width, 3)`` float32, 0 to 255.
-        images: ``(images, height, width, 3)`` uint8, a few hundred from the training split.
+        images: ``(images, height, width, 3)``, 0 to 255, a few hundred from the training split.
         batch_size: Images per batch; the mean over batches is kept.
     """
     layers = [
@@ -51,3 +56,16 @@ def recalibrate(network: nn.Module, images: NDArray[np.uint8], *, batch_size: in
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         network.train(was_training)
+
+
+@contextmanager
+def restored(network: nn.Module) -> Iterator[None]:
+    """Give batch normalisation its statistics back at the end, and leave what selecting changed."""
+    before = {name: kept.clone() for name, kept in network.named_buffers()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, kept in network.named_buffers():
+                if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+                    kept.copy_(before[name])

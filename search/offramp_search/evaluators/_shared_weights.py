@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 import numpy as np
-import torch
 from torch import nn
 
 from offramp_search.evaluators._base import Evaluator, Outputs
 from offramp_search.evaluators._exits import exit_features, fit_exits
-from offramp_search.evaluators._recalibrate import recalibrate
+from offramp_search.evaluators._recalibrate import recalibrate, restored
 from offramp_search.training import evaluate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from offramp_search.data import ImageSet
     from offramp_search.evaluators._exits import SelectableNetwork
@@ -75,14 +73,11 @@ class SharedWeights(Evaluator):
             TrainingError: The features of an exit are not finite.
         """
         drawn = np.random.default_rng(seed).permutation(len(self._train))
-        before = {name: kept.clone() for name, kept in self._module.named_buffers()}
         self._network.select(architecture)
-        try:
+        with restored(self._module):
             rows = np.sort(drawn[: self._recalibration_images])
             recalibrate(self._module, self._train.images[rows], batch_size=self._batch_size)
             logits = self._answer(np.sort(drawn[: self._fitting_images]))
-        finally:
-            _restore(self._module, before)
         return Outputs(logits, self._search.labels)
 
     def _answer(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -91,11 +86,3 @@ class SharedWeights(Evaluator):
         exits = fit_exits(self._network, self._train.take(rows), batch_size=self._batch_size)
         features = exit_features(self._network, self._search.images, batch_size=self._batch_size)
         return np.stack([exit.logits(part) for exit, part in zip(exits, features, strict=True)])
-
-
-def _restore(network: nn.Module, before: dict[str, Tensor]) -> None:
-    """Give batch normalisation its statistics back, and leave what selecting changed."""
-    with torch.no_grad():
-        for name, kept in network.named_buffers():
-            if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
-                kept.copy_(before[name])

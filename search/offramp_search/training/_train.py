@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -21,13 +21,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from offramp_search.data import ImageSet
     from offramp_search.training._fabric import Precision
     from offramp_search.training._recipe import Recipe
 
-__all__ = ["train"]
+__all__ = ["Task", "train"]
+
+
+class Task(Protocol):
+    """What a network is shown instead of images, and what it should answer."""
+
+    @property
+    def images(self) -> NDArray[np.float32]:
+        """``(shown, height, width, 3)``, on the scale of 0 to 255."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """``(answers,)``."""
 
 
 def train(
@@ -40,6 +53,7 @@ def train(
     seed: int = 0,
     progress: Callable[[TrainingProgress], None] | None = None,
     before_step: Callable[[int, np.random.Generator], None] | None = None,
+    transform: Callable[[NDArray[np.float32], np.random.Generator], Task] | None = None,
     precision: Precision | None = None,
 ) -> History:
     """Train all exits of a network together, in place.
@@ -59,6 +73,9 @@ def train(
         progress: Called about twice a second and at the end of each epoch.
         before_step: Called with the step, counted over all epochs, and a generator of its own;
             a network that holds many architectures chooses one here.
+        transform: Makes of a batch, ``(images, height, width, 3)`` float32, what the network is
+            shown and what it should answer, with a generator of the step; the labels of the data
+            are then not looked at.
         precision: The arithmetic; ``None`` takes ``fastest_precision()``.
 
     Raises:
@@ -68,6 +85,8 @@ def train(
     """
     if not len(data):
         raise DataError("there are no images to train on")
+    if teacher is not None and transform is not None:
+        raise ValueError("a teacher answers for images as they are; give it or a transform")
     fabric = open_fabric(precision)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(network, recipe)
@@ -103,6 +122,11 @@ def train(
                 batch = images[rows].float()
                 batch = fabric.to_device(batch if augment is None else augment(batch))
                 targets = fabric.to_device(labels[rows])
+                if transform is not None:
+                    drawn = np.random.default_rng([seed, epoch, index, 1])
+                    task = transform(batch.cpu().numpy(), drawn)
+                    batch = fabric.to_device(torch.from_numpy(task.images))
+                    targets = fabric.to_device(torch.from_numpy(task.labels))
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.learning_rate_at(step, steps)
                 logits = wrapped(batch)

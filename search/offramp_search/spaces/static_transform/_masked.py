@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from offramp.errors import UnsupportedOperatorError
 from offramp_search.spaces.static_transform._rules import DenseRule
 
 if TYPE_CHECKING:
@@ -150,6 +151,65 @@ class MaskedNetwork(nn.Module):
         exits = self._selected().exits
         values = self._values(image, exits)
         return tuple(values[index][:, self._read(stage)] for stage, index in enumerate(exits))
+
+    def exit_widths(self, *, maps: bool) -> dict[str, int]:
+        """Every place an exit of any architecture may read, and the channels there.
+
+        Args:
+            maps: Whether the map before the pooling is asked for, not what the classifier reads.
+
+        Raises:
+            UnsupportedOperatorError: Maps are asked for and there are none.
+        """
+        return {
+            self._exit_name(stage, index): self._graph.nodes[self._place(index, maps)].shape[0]
+            for stage in range(self._stages)
+            for index in (self._graph.features, *self._graph.hosts)
+            if self._exit_name(stage, index) in self.exits
+        }
+
+    def exit_reads(self, image: Tensor, *, maps: bool) -> tuple[tuple[str, Tensor], ...]:
+        """For each exit of the selected architecture the place it reads, and what it reads there.
+
+        Args:
+            image: ``(images, height, width, 3)`` float32, RGB, 0 to 255.
+            maps: Whether the map before the pooling is asked for, not what the classifier reads.
+
+        Returns:
+            Per exit its place and ``(images, channels)``, or ``(images, channels, rows, columns)``
+            of maps: all channels of the place, zero where they are not there by then.
+
+        Raises:
+            RuntimeError: No architecture was selected.
+            UnsupportedOperatorError: Maps are asked for and there are none.
+        """
+        labelling = self._selected()
+        values = self._values(image, labelling.exits)
+        found = []
+        for stage, index in enumerate(labelling.exits):
+            place = self._place(index, maps)
+            value = values[place]
+            there = torch.tensor([label <= stage for label in labelling.labels[place]])
+            mask = there.to(value).view(1, -1, *(1,) * (value.ndim - 2))
+            found.append((self._exit_name(stage, index), value * mask))
+        return tuple(found)
+
+    def _place(self, index: int, maps: bool) -> int:
+        """A node that exits read, or the last map on the way to it."""
+        nodes = self._graph.nodes
+        while maps:
+            shape = nodes[index].shape
+            if len(shape) == 3 and max(shape[1:]) > 1 and nodes[index].operands:
+                break
+            if not nodes[index].operands:
+                raise UnsupportedOperatorError(
+                    "There is no map before the classifier; choose rotation or jigsaw, which read "
+                    "pooled features.",
+                    operator=nodes[index].name,
+                    module_path=nodes[index].path,
+                )
+            index = nodes[index].operands[0]
+        return index
 
     def set_exit(self, stage: int, weight: Tensor, bias: Tensor) -> None:
         """Give the classifier of an exit of the selected architecture other weights.
