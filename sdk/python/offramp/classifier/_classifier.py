@@ -10,7 +10,7 @@ import numpy as np
 from offramp.bundle import Bundle
 from offramp.classifier._base import Classifier
 from offramp.classifier._limits import StageLimits, check_reachable, find_limits, measured_limits
-from offramp.classifier._options import ALL, check_deadline, listing
+from offramp.classifier._options import check_deadline, listing
 from offramp.classifier._pool import WalkerPool
 from offramp.classifier._prediction import Prediction
 from offramp.classifier._walk import LAST, ExitRule, Walker
@@ -22,8 +22,10 @@ from offramp.runtimes import Runtime, SelfTest, open_runtime
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Sequence
+    from typing import Unpack
 
     from offramp.bundle import InputSpec, Policy
+    from offramp.classifier._options import Listing, PolicyOptions
     from offramp.images import ImageLike, Region
     from offramp.monitoring import PredictionMonitor
     from offramp.signing import Trust
@@ -99,6 +101,7 @@ class DynamicClassifier(Classifier):
         if deadline_ms is not None:
             check_deadline(deadline_ms)
             check_reachable(deadline_ms, limits)
+        self._unasked = self._asked()
         self._pool = WalkerPool(
             [
                 Walker(runtime, rules, self._shape, len(self._labels), limits.ms)
@@ -230,19 +233,7 @@ class DynamicClassifier(Classifier):
         """What the stages take at most, as deadlines reckon, and where that is known from."""
         return self._limits
 
-    def predict(
-        self,
-        image: ImageLike,
-        *,
-        deadline_ms: float | None = None,
-        max_results: int | None = None,
-        score_threshold: float = 0.0,
-        category_allowlist: Collection[str] | None = None,
-        category_denylist: Collection[str] | None = None,
-        region_of_interest: Region | None = None,
-        rotation_degrees: int = 0,
-        policy: str | None = None,
-    ) -> Prediction:
+    def predict(self, image: ImageLike, **options: Unpack[PolicyOptions]) -> Prediction:
         """Classify one image.
 
         Stages run until an exit answers: the first enabled one whose signal reaches its threshold,
@@ -276,36 +267,20 @@ class DynamicClassifier(Classifier):
             ValueError: An option is out of its range, or names no label.
         """
         began = perf_counter()
-        if (
-            max_results is None
-            and category_allowlist is None
-            and category_denylist is None
-            and score_threshold == 0.0
-        ):
-            listed = ALL
-        else:
-            listed = listing(
-                self._indices, max_results, score_threshold, category_allowlist, category_denylist
-            )
+        # Most calls ask for nothing, and do not wait until that is found out option by option.
+        asked = self._asked(**options) if options else self._unasked
+        listed, rule, deadline_ms, region, rotation_degrees = asked
         if (
             type(image) is np.ndarray
             and image.shape == self._shape
             and image.dtype == _UINT8
-            and region_of_interest is None
+            and region is None
             and not rotation_degrees
         ):
             array = image
         else:
-            array = load_image(
-                image, self._input, region=region_of_interest, rotation_degrees=rotation_degrees
-            )
-        rule = self._chosen if policy is None else self._find(policy)
-        if deadline_ms is None:
-            deadline_ms = self._deadline_ms
-        deadline_s = None
-        if deadline_ms is not None:
-            check_deadline(deadline_ms)
-            deadline_s = began + 1e-3 * deadline_ms
+            array = load_image(image, self._input, region=region, rotation_degrees=rotation_degrees)
+        deadline_s = None if deadline_ms is None else began + 1e-3 * deadline_ms
         monitor = self._monitor
         shadow = monitor is not None and deadline_s is None and monitor.wants_shadow()
         shadow_index = None
@@ -353,6 +328,29 @@ class DynamicClassifier(Classifier):
         if policy is None:
             raise BundleError("'last' is no policy: it runs every image to the last exit")
         return policy
+
+    def _asked(
+        self,
+        *,
+        deadline_ms: float | None = None,
+        max_results: int | None = None,
+        score_threshold: float = 0.0,
+        category_allowlist: Collection[str] | None = None,
+        category_denylist: Collection[str] | None = None,
+        region_of_interest: Region | None = None,
+        rotation_degrees: int = 0,
+        policy: str | None = None,
+    ) -> tuple[Listing, ExitRule, float | None, Region | None, int]:
+        """What a caller of ``predict`` wants, checked; the names are those of its options."""
+        if deadline_ms is None:
+            deadline_ms = self._deadline_ms
+        else:
+            check_deadline(deadline_ms)
+        listed = listing(
+            self._indices, max_results, score_threshold, category_allowlist, category_denylist
+        )
+        rule = self._chosen if policy is None else self._find(policy)
+        return listed, rule, deadline_ms, region_of_interest, rotation_degrees
 
     def _find(self, policy: str) -> ExitRule:
         if policy == LAST:

@@ -13,11 +13,18 @@ if TYPE_CHECKING:
 
     from offramp.images import Region
 
-__all__ = ["Listing", "PredictOptions", "check_deadline", "check_options", "listing"]
+__all__ = [
+    "Listing",
+    "PolicyOptions",
+    "PredictOptions",
+    "check_deadline",
+    "check_options",
+    "listing",
+]
 
 
 class PredictOptions(TypedDict, total=False):
-    """The options of ``Classifier.predict``, by keyword; said there."""
+    """The options of ``Classifier.predict``, by keyword; see ``DynamicClassifier.predict``."""
 
     deadline_ms: float | None
     max_results: int | None
@@ -28,11 +35,17 @@ class PredictOptions(TypedDict, total=False):
     rotation_degrees: int
 
 
+class PolicyOptions(PredictOptions, total=False):
+    """Those of ``DynamicClassifier.predict``, which may choose a policy as well."""
+
+    policy: str | None
+
+
 Listing = tuple[int | None, float, frozenset[int] | None, bool]
 """Which categories are listed: how many at most, the smallest score, the indices that were named
 (``None`` if no label was), and whether those are allowed, or denied."""
 
-ALL: Listing = (None, 0.0, None, False)
+_ALL: Listing = (None, 0.0, None, False)
 
 
 def listing(
@@ -55,7 +68,7 @@ def listing(
         ValueError: The options contradict each other, or name no label.
     """
     if max_results is None and allowlist is None and denylist is None and score_threshold == 0.0:
-        return ALL
+        return _ALL
     if max_results is not None and max_results < 1:
         raise ValueError(f"max_results is {max_results}, expected at least 1, or None for all")
     if math.isnan(score_threshold):

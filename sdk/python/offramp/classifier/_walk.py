@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import numpy as np
 
+from offramp.errors import ProgramError
 from offramp.policy import FEW_CLASSES, make_decider, top_class
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from offramp.policy import Decider, Logits
     from offramp.runtimes import BoundProgram, Runtime
 
+    _Turn: TypeAlias = tuple[
+        Callable[[], int | None],
+        Callable[[], Logits],
+        *tuple[float, float, Callable[[Logits], bool] | None],
+    ]
     Walk: TypeAlias = Callable[
         [NDArray[np.uint8], float | None], tuple[int, Reason, list[float], Logits]
     ]
@@ -118,9 +124,11 @@ class Walker:
         """
         *before, last = self._stages
         if exit < len(before):
-            for stage in before[exit + 1 :]:
-                stage.skip()
-            logits = last.run()
+            for number, stage in enumerate((*before[exit + 1 :], last), exit + 1):
+                status = stage.run()
+                if status:
+                    raise _failed(number, status)
+            logits = last.logits()
         index = top_class(logits)
         return -1 if index is None else index
 
@@ -129,22 +137,25 @@ class Walker:
         self._runtime.close()
 
 
+def _failed(stage: int, status: int) -> ProgramError:
+    return ProgramError(f"the engine could not run stage {stage}: status {status}")
+
+
 def _make_walk(
     program: BoundProgram, rule: ExitRule, few: bool, limits_ms: Sequence[float]
 ) -> Walk:
     start, stages = program
     last = len(stages) - 1
-    asked: list[Callable[[], Logits]] = [
-        stage.run_list if few else stage.run  # of few classes plain floats are quicker
-        for stage in stages
-    ]
-    nothing: Logits = []
-    hurried = tuple(zip(asked, rule.deciders, strict=True))
-    # Whose exit is not asked and need not answer in a hurry is run for its carry alone.
-    patient = tuple(
-        (run if decider is not None or exit == last else stage.skip, decider)
-        for exit, (stage, run, decider) in enumerate(zip(stages, asked, rule.deciders, strict=True))
-    )
+    # All that a turn of the loop needs, in plain tuples, which are taken apart in one step.
+    hurried: list[_Turn] = []
+    patient: list[_Turn] = []
+    for exit, (stage, decider) in enumerate(zip(stages, rule.deciders, strict=True)):
+        read = stage.logits_list if few else stage.logits  # few floats are quicker than an array
+        bounds = (0.0, 0.0, None) if decider is None else decider
+        hurried.append((stage.run, read, *bounds))
+        # Where nobody asks an exit, and it need not answer in a hurry, there is nothing to read.
+        unread = decider is None and exit < last
+        patient.append((stage.run, list if unread else read, *bounds))
     by_lead, lowest = rule.by_lead, -math.inf
     next_limits_s = (*(1e-3 * limit_ms for limit_ms in limits_ms[1:]), -math.inf)
 
@@ -153,14 +164,17 @@ def _make_walk(
     ) -> tuple[int, Reason, list[float], Logits]:
         start(image)
         stage_ms: list[float] = []
-        logits = nothing
-        for exit, (run, decider) in enumerate(patient if deadline_s is None else hurried):
+        for exit, (run, read, never_below, always_above, decide) in enumerate(
+            patient if deadline_s is None else hurried
+        ):
             began = perf_counter()
-            logits = run()
+            status = run()
+            if status:
+                raise _failed(exit, status)
+            logits = read()
             ended = perf_counter()
             stage_ms.append(1e3 * (ended - began))
-            if decider is not None:
-                never_below, always_above, decide = decider
+            if decide is not None:
                 if by_lead:
                     # Sorting, or two searches, would have to bring their own code into the cache.
                     largest = second = lowest

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, final
+from typing import TYPE_CHECKING, NamedTuple, Self, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +32,14 @@ class BoundStage(NamedTuple):
     """One stage of a bound program.
 
     Attributes:
-        run: Runs it and gives its logits, as ``Runtime.run``.
-        run_list: The same numbers as plain floats.
-        skip: Runs it for its carry alone, and gives nothing.
+        run: Runs it. What it gives says how the engine failed, if it did; it may raise as well.
+        logits: After that, a new ``(classes,)`` array of its float32 logits.
+        logits_list: Or the same numbers as plain floats.
     """
 
-    run: Callable[[], NDArray[np.float32]]
-    run_list: Callable[[], list[float]]
-    skip: Callable[[], Any]
+    run: Callable[[], int | None]
+    logits: Callable[[], NDArray[np.float32]]
+    logits_list: Callable[[], list[float]]
 
 
 class Runtime(ABC):
@@ -107,11 +106,20 @@ class Runtime(ABC):
         return BoundProgram(self.start, tuple(map(self._bind, range(self.num_stages))))
 
     def _bind(self, stage: int) -> BoundStage:
-        def run_list() -> list[float]:
-            values: list[float] = self.run(stage).tolist()
+        answer: NDArray[np.float32]
+
+        def run() -> None:
+            nonlocal answer
+            answer = self.run(stage)
+
+        def logits() -> NDArray[np.float32]:
+            return answer
+
+        def logits_list() -> list[float]:
+            values: list[float] = answer.tolist()
             return values
 
-        return BoundStage(partial(self.run, stage), run_list, partial(self.skip, stage))
+        return BoundStage(run, logits, logits_list)
 
     @abstractmethod
     def close(self) -> None:

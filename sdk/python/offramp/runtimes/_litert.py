@@ -111,12 +111,12 @@ class LiteRTRuntime(Runtime):
         self._next_stage = None
         status = self._runs[stage]()
         if status:
-            raise _failed(stage, status)
+            raise ProgramError(f"LiteRT could not run stage {stage}: status {status}")
         self._next_stage = stage + 1
 
     def bind(self) -> BoundProgram:
-        """The same as functions that check nothing but the engine's status."""
-        stages = map(_bind, range(self._stages), self._runs, self._logits, self._lists)
+        """The engine's own functions, and its memory."""
+        stages = map(BoundStage, self._runs, self._logits, self._lists)
         return BoundProgram(self._put, tuple(stages))
 
     def _out_of_turn(self, stage: int) -> ClosedError | ProgramError:
@@ -136,35 +136,6 @@ class LiteRTRuntime(Runtime):
             self._logits = [_gone] * self._stages
             self._lists = [_gone] * self._stages
             engine.close()
-
-
-def _bind(
-    stage: int,
-    engine_run: Callable[[], int],
-    read: Callable[[], NDArray[np.float32]],
-    read_list: Callable[[], list[float]],
-) -> BoundStage:
-    def skip() -> None:
-        status = engine_run()
-        if status:
-            raise _failed(stage, status)
-
-    def run() -> NDArray[np.float32]:
-        skip()
-        return read()
-
-    def run_list() -> list[float]:
-        # As ``run``, in one piece: this is where most predictions wait.
-        status = engine_run()
-        if status:
-            raise _failed(stage, status)
-        return read_list()
-
-    return BoundStage(run, run_list, skip)
-
-
-def _failed(stage: int, status: int) -> ProgramError:
-    return ProgramError(f"LiteRT could not run stage {stage}: status {status}")
 
 
 def _gone() -> NoReturn:

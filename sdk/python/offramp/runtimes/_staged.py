@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 from offramp.errors import ClosedError, ProgramError
-from offramp.runtimes._base import Runtime
+from offramp.runtimes._base import BoundProgram, BoundStage, Runtime
 from offramp.runtimes._edges import (
     check_image,
     compare_edges,
@@ -98,6 +99,21 @@ class StagedRuntime(Runtime):
         self._next_stage = None
         engine.run(stage)
         self._next_stage = stage + 1
+
+    def bind(self) -> BoundProgram:
+        """The methods, with logits fetched only where they are asked for."""
+        return BoundProgram(self.start, tuple(map(self._bind, range(self._stages))))
+
+    def _bind(self, stage: int) -> BoundStage:
+        def logits() -> NDArray[np.float32]:
+            # Looked up each time: it holds the engine's memory, which must not outlive the engine.
+            return self._logits[stage]()
+
+        def logits_list() -> list[float]:
+            values: list[float] = logits().tolist()
+            return values
+
+        return BoundStage(partial(self.skip, stage), logits, logits_list)
 
     def _out_of_turn(self, stage: int) -> ClosedError | ProgramError:
         if self._engine is None:
