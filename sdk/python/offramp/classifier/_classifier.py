@@ -13,7 +13,7 @@ from offramp.classifier._limits import StageLimits, check_reachable, find_limits
 from offramp.classifier._options import check_deadline, listing
 from offramp.classifier._pool import WalkerPool
 from offramp.classifier._prediction import Prediction
-from offramp.classifier._walk import LAST, ExitRule, Walker
+from offramp.classifier._walk import LAST, ExitRule, Walker, check_stages
 from offramp.errors import BundleError, ProgramError
 from offramp.images import load_image
 from offramp.policy import top_class
@@ -73,14 +73,7 @@ class DynamicClassifier(Classifier):
         copies = (runtimes,) if isinstance(runtimes, Runtime) else tuple(runtimes)
         stages = copies[0].num_stages
         chosen = () if policy is None else (policy,)
-        for name, given in (
-            *(("policy", known.enabled) for known in (*chosen, *policies)),
-            ("limit", limits and limits.ms),
-        ):
-            if given and len(given) != stages:
-                raise BundleError(
-                    f"the {name} is for {len(given)} stages, the program has {stages}"
-                )
+        check_stages(stages, (*chosen, *policies), limits)
         self._labels = tuple(labels)
         self._indices = {label: index for index, label in enumerate(self._labels)}
         self._input = input_spec

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import numpy as np
 
-from offramp.errors import ProgramError
+from offramp.errors import BundleError, ProgramError
 from offramp.policy import FEW_CLASSES, make_decider, top_class
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from offramp.bundle import Policy
+    from offramp.classifier._limits import StageLimits
     from offramp.classifier._prediction import Reason
     from offramp.policy import Decider, Logits
     from offramp.runtimes import BoundProgram, Runtime
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
         [NDArray[np.uint8], float | None], tuple[int, Reason, list[float], Logits]
     ]
 
-__all__ = ["LAST", "ExitRule", "Walker"]
+__all__ = ["LAST", "ExitRule", "Walker", "check_stages"]
 
 LAST = "last"
 """In place of a policy's name: every image runs to the last exit."""
@@ -72,6 +73,20 @@ class ExitRule:
         by_lead = policy is not None and policy.signal == "max_probability"
         name = LAST if policy is None else policy.name
         return cls(place, policy, name, by_lead and classes <= FEW_CLASSES, (*deciders, None))
+
+
+def check_stages(stages: int, policies: Sequence[Policy], limits: StageLimits | None) -> None:
+    """Refuse policies and limits of another program.
+
+    Raises:
+        BundleError: One is for another number of stages.
+    """
+    for name, given in (
+        *(("policy", policy.enabled) for policy in policies),
+        ("limit", limits and limits.ms),
+    ):
+        if given and len(given) != stages:
+            raise BundleError(f"the {name} is for {len(given)} stages, the program has {stages}")
 
 
 @final
