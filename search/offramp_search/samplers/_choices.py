@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-__all__ = ["choice", "count", "generator", "index"]
+__all__ = ["choice", "count", "draw", "generator", "index"]
 
 
 def count(name: str, distribution: BaseDistribution) -> int:
@@ -37,6 +37,12 @@ def choice(distribution: BaseDistribution, index: int) -> str | int:
         return value
     assert isinstance(distribution, IntDistribution)
     return distribution.low + index * distribution.step
+
+
+def draw(distribution: BaseDistribution, seed: int, trial: int, name: str) -> str | int:
+    """A choice with equal probabilities, the same whoever draws it for this trial."""
+    choices = count(name, distribution)
+    return choice(distribution, int(generator(seed, trial, name).integers(choices)))
 
 
 def index(distribution: BaseDistribution, value: object) -> int:

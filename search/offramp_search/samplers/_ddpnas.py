@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DDPNASSampler"]
 
 _ATTEMPTS = 50
+_SURVIVOR = "ddpnas survivor"
 
 
 @final
@@ -35,8 +36,9 @@ class DDPNASSampler(WholeSampler):
     for each choice the value of the architectures it was part of, and ``theta`` becomes
     ``E + 0.5 theta`` (``decay``, as published first) or ``theta + v`` with
     ``v <- 0.9 v + 0.1 E``, made to sum to one again (``momentum``, of the authors' later code).
-    Then every decision loses its least likely choices. Once one architecture is left, it is
-    proposed again and again.
+    Then every decision loses its least likely choices. One architecture is left in the end: the
+    survivor, the method's own answer (``answer``). Trials beyond that look around it: at what
+    differs from it in one decision, the most likely first, then in more, nothing twice.
 
     Decisions need not have equally many choices: those with fewer repeat theirs within a round, as
     evenly as can be, and lose none until the others have come down to them. A choice whose
@@ -120,7 +122,10 @@ class DDPNASSampler(WholeSampler):
         while True:
             trials = self._rounds * max(map(len, alive))
             if max(map(len, alive)) == 1:
-                return self._survivor(study, tuple(choices[0] for choices in alive), state)
+                survivor = self._survivor(study, tuple(choices[0] for choices in alive), state)
+                if number == first:
+                    return survivor
+                return self._around(survivor, state, number, first, others)
             proposals = self._proposals(study, phase, alive)
             if number < first + trials:
                 return proposals[number - first]
@@ -197,7 +202,43 @@ class DDPNASSampler(WholeSampler):
             )
             return survivor if repaired is None else repaired
 
-        return tuple(plan(study, "ddpnas survivor", make))
+        return tuple(plan(study, _SURVIVOR, make))
+
+    def answer(self, study: Study) -> Architecture | None:
+        """The survivor, once there is one."""
+        numbers = study.user_attrs.get(_SURVIVOR)
+        return None if numbers is None else self.architecture(tuple(numbers))
+
+    def _around(
+        self,
+        survivor: Numbers,
+        state: Scores,
+        number: int,
+        first: int,
+        others: Sequence[FrozenTrial],
+    ) -> Numbers:
+        """What a trial after the survivor's proposes; the survivor if nothing new is found."""
+        before = [t for t in others if t.number < number and self.is_whole(t)]
+        planned = {self.numbers(t.params) for t in before if t.number <= first}
+        near = [
+            numbers
+            for numbers in _pruning.neighbours(survivor, state.theta)
+            if numbers not in planned and self.is_allowed(numbers)
+        ]
+        rank = number - first - 1
+        if rank < len(near):
+            return near[rank]
+        seen = planned.union(near, (self.numbers(t.params) for t in before))
+        rng = generator(self._seed, number, "around")
+        for attempt in range(_ATTEMPTS):
+            # The further away, the longer nothing new is found.
+            changes = min(len(survivor), 2 + attempt // 10)
+            drawn = list(survivor)
+            for at in rng.choice(len(survivor), changes, replace=False).tolist():
+                drawn[at] = int(rng.integers(self._counts[at]))
+            if tuple(drawn) not in seen and self.is_allowed(tuple(drawn)):
+                return tuple(drawn)
+        return survivor
 
     def _feasible(self) -> _pruning.Feasible | None:
         if self._cost is None:

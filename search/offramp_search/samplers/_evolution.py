@@ -8,7 +8,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from offramp_search.samplers._choices import choice, count, generator, index
+from offramp_search.samplers._choices import choice, count, draw, generator, index
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -82,9 +82,7 @@ class EvolutionSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> str | int:
         """A random choice, for the first architectures and for decisions the parent had not."""
-        choices = count(param_name, param_distribution)
-        rng = generator(self._seed, trial.number, param_name)
-        return choice(param_distribution, int(rng.integers(choices)))
+        return draw(param_distribution, self._seed, trial.number, param_name)
 
     def _parent(self, study: Study, trial: FrozenTrial) -> FrozenTrial | None:
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

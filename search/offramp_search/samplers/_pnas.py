@@ -7,6 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, final
 
 import numpy as np
+from optuna.distributions import CategoricalDistribution
 
 from offramp_search.samplers._choices import count, generator
 from offramp_search.samplers._surrogates import SurrogateKind, predict_ensemble
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["PNASSampler"]
 
 _MOST_CANDIDATES = 20_000
+_TIED = 3
+"""Decimals of predictions that count, in standard deviations of what was evaluated."""
 
 
 @final
@@ -37,7 +40,13 @@ class PNASSampler(WholeSampler):
     decision.
 
     Candidates that are not ``allowed``, were proposed before, or equal another in ``canonical``
-    form are dropped before the surrogate sees them.
+    form are dropped before the surrogate sees them. Of equal values or predictions the cheaper
+    comes first.
+
+    Decisions that say one thing together (a block of a cell: two inputs, two operations) are a
+    unit: they are freed together, and the surrogate reads them as one token. A unit may be absent;
+    then the surrogate does not read it, so that it sees shorter architectures as shorter
+    sequences.
 
     Args:
         seed: Not negative.
@@ -45,12 +54,15 @@ class PNASSampler(WholeSampler):
         neutral: A choice for each decision that makes a working network while it is not free; a
             broken one (no operation, an empty stage) misleads the search.
         beam: Architectures evaluated per level, and extended in the next.
-        first: Decisions that level 0 frees.
+        first: Units that level 0 frees.
         most_first: Architectures of level 0 at most; drawn at random if there are more.
-        step: Decisions that every further level frees.
+        step: Units that every further level frees.
         surrogate: ``mlp``, which extrapolates better, or ``lstm``.
         allowed: Whether an architecture can keep the budget.
         canonical: Equal for architectures that are the same network.
+        cost: Of an architecture, such as its multiply-adds.
+        units: How many decisions, one after the other, each unit has; one each by default.
+        absent: A unit whose first decision has this choice is not there.
     """
 
     def __init__(
@@ -66,6 +78,9 @@ class PNASSampler(WholeSampler):
         surrogate: SurrogateKind = "mlp",
         allowed: Allowed | None = None,
         canonical: Callable[[Architecture], Hashable] | None = None,
+        cost: Callable[[Architecture], float] | None = None,
+        units: Sequence[int] | None = None,
+        absent: str | None = None,
     ) -> None:
         super().__init__(decisions, allowed)
         if min(beam, first, most_first, step) < 1:
@@ -75,6 +90,12 @@ class PNASSampler(WholeSampler):
             )
         if surrogate not in ("mlp", "lstm"):
             raise ValueError(f"unknown surrogate {surrogate!r}; expected 'mlp' or 'lstm'")
+        self._units = tuple(units or [1] * len(self._counts))
+        if sum(self._units) != len(self._counts) or min(self._units) < 1:
+            raise ValueError(
+                f"units must be positive and share out all {len(self._counts)} decisions, got "
+                f"{self._units}"
+            )
         self._seed = seed
         self._neutral = self.numbers(neutral)
         self._beam = beam
@@ -83,13 +104,15 @@ class PNASSampler(WholeSampler):
         self._step = step
         self._surrogate: SurrogateKind = surrogate
         self._canonical = canonical
+        self._cost = cost
+        self._absent = _absent(list(self._decisions.values()), absent)
         self._vocabularies = _vocabularies(list(self._decisions.values()))
 
     def __str__(self) -> str:
         return (
             f"PNASSampler(seed={self._seed}, beam={self._beam}, first={self._first}, "
             f"most_first={self._most_first}, step={self._step}, surrogate={self._surrogate!r}, "
-            f"neutral={self._neutral})"
+            f"neutral={self._neutral}, units={self._units})"
         )
 
     def propose(self, study: Study, number: int, others: Sequence[FrozenTrial]) -> Numbers:
@@ -120,7 +143,9 @@ class PNASSampler(WholeSampler):
         return max(values, key=lambda numbers: values[numbers]) if values else self._neutral
 
     def _freed(self, level: int) -> int:
-        return min(len(self._counts), self._first + self._step * level) if level >= 0 else 0
+        """How many decisions are free."""
+        units = self._first + self._step * level if level >= 0 else 0
+        return sum(self._units[:units])
 
     def _level(
         self, level: int, values: Mapping[Numbers, float], proposed: set[Numbers]
@@ -128,6 +153,9 @@ class PNASSampler(WholeSampler):
         rng = generator(self._seed, level, "level")
         candidates = self._candidates(level, values, rng)
         candidates = self._fresh(candidates, proposed)
+        if level == 0 and len(candidates) > self._most_first:
+            drawn = rng.choice(len(candidates), self._most_first, replace=False)
+            return [candidates[at] for at in sorted(drawn.tolist())]
         if level == 0 or not candidates:
             return candidates
         if not values:  # everything was refused so far
@@ -139,9 +167,13 @@ class PNASSampler(WholeSampler):
                 np.array(list(values.values())),
                 np.array(candidates, dtype=np.int64),
                 vocabularies=self._vocabularies,
+                units=self._units,
+                absent=self._absent,
                 seed=int(rng.integers(2**31)),
             )
-            order = np.argsort(-scores, kind="stable")
+            ties = np.round(scores, _TIED)
+            costs = [self._cost_of(numbers) for numbers in candidates]
+            order = np.lexsort((costs, -ties))
         return [candidates[at] for at in order[: self._beam].tolist()]
 
     def _candidates(
@@ -149,8 +181,11 @@ class PNASSampler(WholeSampler):
     ) -> list[Numbers]:
         before, now = self._freed(level - 1), self._freed(level)
         if level == 0:
-            return self._extend([self._neutral], range(now), self._most_first, rng)
-        parents = sorted(values, key=lambda numbers: -values[numbers])[: self._beam]
+            return self._extend([self._neutral], range(now), _MOST_CANDIDATES, rng)
+        parents = sorted(
+            values, key=lambda numbers: (-values[numbers], self._cost_of(numbers), numbers)
+        )
+        parents = parents[: self._beam]
         parents = parents or [self._neutral]
         if before < now:
             return self._extend(parents, range(before, now), _MOST_CANDIDATES, rng)
@@ -188,8 +223,21 @@ class PNASSampler(WholeSampler):
                 fresh.append(numbers)
         return fresh
 
+    def _cost_of(self, numbers: Numbers) -> float:
+        return 0.0 if self._cost is None else self._cost(self.architecture(numbers))
+
     def _form(self, numbers: Numbers) -> Hashable:
         return numbers if self._canonical is None else self._canonical(self.architecture(numbers))
+
+
+def _absent(kinds: list[BaseDistribution], absent: str | None) -> list[int]:
+    """For each decision the number of the choice that means absence, -1 where there is none."""
+    return [
+        kind.choices.index(absent)
+        if isinstance(kind, CategoricalDistribution) and absent in kind.choices
+        else -1
+        for kind in kinds
+    ]
 
 
 def _vocabularies(kinds: list[BaseDistribution]) -> list[int]:

@@ -21,6 +21,7 @@ __all__ = [
     "Scores",
     "evidence",
     "fair_round",
+    "neighbours",
     "prune",
     "removed",
     "repair",
@@ -232,6 +233,18 @@ def _latency_aware(
         if feasible.of(feasible.cheapest(rest, witness)) <= feasible.limit:
             free.append(at)
     return [*first, *free] or order  # a group guard may leave none that is free to go
+
+
+def neighbours(survivor: Numbers, theta: list[NDArray[np.float64]]) -> list[Numbers]:
+    """What differs from the survivor in one decision, the least loss of theta first."""
+    losses = {
+        (*survivor[:decision], other, *survivor[decision + 1 :]): row[survivor[decision]]
+        - row[other]
+        for decision, row in enumerate(theta)
+        for other in range(len(row))
+        if other != survivor[decision]
+    }
+    return sorted(losses, key=lambda numbers: (losses[numbers], numbers))
 
 
 def repair(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from optuna.samplers import BaseSampler
 
-from offramp_search.samplers._choices import choice, count, generator
+from offramp_search.samplers._choices import draw
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -53,6 +53,4 @@ class RandomSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> str | int:
         """Draw one decision."""
-        choices = count(param_name, param_distribution)
-        rng = generator(self._seed, trial.number, param_name)
-        return choice(param_distribution, int(rng.integers(choices)))
+        return draw(param_distribution, self._seed, trial.number, param_name)

@@ -32,15 +32,18 @@ def predict_ensemble(
     candidates: NDArray[np.int64],
     *,
     vocabularies: Sequence[int],
+    units: Sequence[int],
+    absent: Sequence[int],
     seed: int,
 ) -> NDArray[np.float64]:
     """Mean prediction of five networks, each trained on another 4/5 of what is known.
 
     PNAS (Liu et al. 2018, section 4.2): L1 loss, Adam, only the ranking matters. Choices have an
     embedding that decisions of one vocabulary share, to which that of the position is added, so
-    that a decision that was never varied yet is judged by what its choices did elsewhere. ``mlp``
-    averages the units' features over the positions, ``lstm`` reads them in order. Both add one
-    weight per position and choice. With fewer than 25 architectures the five are drawn with
+    that a decision that was never varied yet is judged by what its choices did elsewhere. The
+    embeddings of a unit's decisions make its token. ``mlp`` averages the features of the tokens,
+    ``lstm`` reads them in order; neither reads a unit that is absent. Both add one weight per
+    position and choice. With fewer than 25 architectures the five are drawn with
     replacement instead.
 
     Args:
@@ -49,6 +52,9 @@ def predict_ensemble(
         values: ``(n,)`` float64, of any scale.
         candidates: ``(m, decisions)`` int64.
         vocabularies: For each decision the first of its rows in the table of choices.
+        units: How many decisions, one after the other, make a unit.
+        absent: For each decision the number of the choice that means, where it is the first of its
+            unit, that the unit is absent; -1 for none.
         seed: Of the weights and the folds.
 
     Returns:
@@ -63,18 +69,23 @@ def predict_ensemble(
     rows = int(max(known.max(initial=0), candidates.max(initial=0)) + offsets.max() + 1)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     make = _Pooled if kind == "mlp" else _Recurrent
-    model = make(rows, known.shape[1], generator)
+    model = make(rows, known.shape[1], units, generator)
+    firsts = np.cumsum([0, *units[:-1]])
+    there, candidates_there = (
+        torch.tensor(numbers[:, firsts] != np.asarray(absent)[firsts])
+        for numbers in (known, candidates)
+    )
     x = torch.tensor(known + offsets)
     optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
     for _ in range(_STEPS):
         optimizer.zero_grad()
-        loss = (weight * (model(x) - target).abs()).sum(1).div(weight.sum(1)).sum()
+        loss = (weight * (model(x, there) - target).abs()).sum(1).div(weight.sum(1)).sum()
         loss.backward()
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        predicted = model(torch.tensor(candidates + offsets)).mean(0)
+        predicted = model(torch.tensor(candidates + offsets), candidates_there).mean(0)
     result: NDArray[np.float64] = predicted.double().numpy()
     return result
 
@@ -88,15 +99,27 @@ def _member_weights(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 class _Ensemble(nn.Module):
-    """Embeddings of all members: ``(members, n, decisions, width)``, and the weights per choice."""
+    """Embeddings of all members, and the weights per choice."""
 
-    def __init__(self, rows: int, positions: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, rows: int, positions: int, units: Sequence[int], generator: torch.Generator
+    ) -> None:
         super().__init__()
         self._generator = generator
         self.choice = self.uniform(rows, _EMBEDDING, bound=1.0)
         self.position = self.uniform(positions, _EMBEDDING, bound=1.0)
         self.bias = nn.Parameter(torch.zeros(_MEMBERS, 1))
         self.linear = nn.Parameter(torch.zeros(_MEMBERS, positions, rows))
+        self._width = max(units)
+        slots = [unit * self._width + at for unit, size in enumerate(units) for at in range(size)]
+        self._slots = torch.tensor(slots)
+        self._unit_of = self._slots // self._width
+        self._tokens = len(units)
+
+    @property
+    def token(self) -> int:
+        """Features of a unit's token."""
+        return self._width * _EMBEDDING
 
     def uniform(self, *shape: int, bound: float) -> nn.Parameter:
         """Weights of all members."""
@@ -104,44 +127,56 @@ class _Ensemble(nn.Module):
         return nn.Parameter(weights.uniform_(-bound, bound, generator=self._generator))
 
     def embed(self, x: Tensor) -> Tensor:
-        """Choice and position."""
-        return self.choice[:, x] + self.position[:, None]
+        """Choice and position: ``(members, n, units, token)``; shorter units end in zeros."""
+        features = self.choice[:, x] + self.position[:, None]
+        if self._width == 1:
+            return features
+        tokens = features.new_zeros(_MEMBERS, len(x), self._tokens * self._width, _EMBEDDING)
+        tokens = tokens.index_copy(2, self._slots, features)
+        return tokens.view(_MEMBERS, len(x), self._tokens, -1)
 
-    def straight(self, x: Tensor) -> Tensor:
+    def straight(self, x: Tensor, there: Tensor) -> Tensor:
         """What each choice adds by itself."""
         positions = torch.arange(x.shape[1])
-        added: Tensor = self.linear[:, positions, x].sum(2) + self.bias
+        weights = self.linear[:, positions, x] * there[:, self._unit_of]
+        added: Tensor = weights.sum(2) + self.bias
         return added
 
 
 class _Pooled(_Ensemble):
-    def __init__(self, rows: int, positions: int, generator: torch.Generator) -> None:
-        super().__init__(rows, positions, generator)
-        self.unit = self.uniform(_EMBEDDING, _HIDDEN, bound=_EMBEDDING**-0.5)
+    def __init__(
+        self, rows: int, positions: int, units: Sequence[int], generator: torch.Generator
+    ) -> None:
+        super().__init__(rows, positions, units, generator)
+        self.unit = self.uniform(self.token, _HIDDEN, bound=self.token**-0.5)
         self.hidden = self.uniform(_HIDDEN, _HIDDEN, bound=_HIDDEN**-0.5)
         self.out = self.uniform(_HIDDEN, 1, bound=_HIDDEN**-0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        units = (self.embed(x) @ self.unit[:, None]).relu().mean(2)
+    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+        features = (self.embed(x) @ self.unit[:, None]).relu() * there[:, :, None]
+        units = features.sum(2) / there.sum(1).clamp(min=1)[:, None]
         hidden = (units @ self.hidden).relu()
-        return (hidden @ self.out).squeeze(2) + self.straight(x)
+        return (hidden @ self.out).squeeze(2) + self.straight(x, there)
 
 
 class _Recurrent(_Ensemble):
-    def __init__(self, rows: int, positions: int, generator: torch.Generator) -> None:
-        super().__init__(rows, positions, generator)
+    def __init__(
+        self, rows: int, positions: int, units: Sequence[int], generator: torch.Generator
+    ) -> None:
+        super().__init__(rows, positions, units, generator)
         bound = _HIDDEN**-0.5
-        self.read = self.uniform(_EMBEDDING, 4 * _HIDDEN, bound=bound)
+        self.read = self.uniform(self.token, 4 * _HIDDEN, bound=bound)
         self.again = self.uniform(_HIDDEN, 4 * _HIDDEN, bound=bound)
         self.out = self.uniform(_HIDDEN, 1, bound=bound)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, there: Tensor) -> Tensor:
         gates_in = self.embed(x) @ self.read[:, None]
         hidden = torch.zeros(_MEMBERS, len(x), _HIDDEN)
         cell = torch.zeros_like(hidden)
-        for at in range(x.shape[1]):
+        for at in range(gates_in.shape[2]):
             gates = gates_in[:, :, at] + hidden @ self.again
             take, keep, give, new = gates.chunk(4, 2)
-            cell = keep.sigmoid() * cell + take.sigmoid() * new.tanh()
-            hidden = give.sigmoid() * cell.tanh()
-        return (hidden @ self.out).squeeze(2) + self.straight(x)
+            now = there[:, at, None]
+            cell = torch.where(now, keep.sigmoid() * cell + take.sigmoid() * new.tanh(), cell)
+            hidden = torch.where(now, give.sigmoid() * cell.tanh(), hidden)
+        return (hidden @ self.out).squeeze(2) + self.straight(x, there)

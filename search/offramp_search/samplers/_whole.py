@@ -58,6 +58,10 @@ class WholeSampler(BaseSampler):
             others: All other trials of the study, by number.
         """
 
+    def answer(self, study: Study) -> Architecture | None:
+        """The architecture that the method itself ends with, if that is not the best trial."""
+        return None
+
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:

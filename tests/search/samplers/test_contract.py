@@ -71,12 +71,12 @@ class TestPNASWithLSTM(SamplerContract):
 
 class TestDDPNAS(SamplerContract):
     def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
-        return DDPNASSampler(seed, decisions, rounds=3)
+        return DDPNASSampler(seed, decisions, rounds=2)
 
 
 class TestDDPNASWithMomentum(SamplerContract):
     def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
-        return DDPNASSampler(seed, decisions, rounds=4, update="momentum", removed_share=0.5)
+        return DDPNASSampler(seed, decisions, rounds=2, update="momentum", removed_share=0.5)
 
 
 def test_evolution_changes_one_decision_of_a_young_parent() -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna
 import pytest
 
 from offramp_search.samplers import DDPNASSampler
@@ -28,6 +29,10 @@ def search(space: TabularSpace, trials: int, **options: Any) -> list[tuple[int, 
     return [tuple(int(choice) for choice in trial.architecture.values()) for trial in done]
 
 
+def differences(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    return sum(a != b for a, b in zip(one, other, strict=True))
+
+
 @pytest.mark.parametrize("update", ["decay", "momentum"])
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_one_architecture_is_left_after_the_published_number_of_rounds(
@@ -37,7 +42,9 @@ def test_one_architecture_is_left_after_the_published_number_of_rounds(
     length = DDPNASSampler.length(space.decisions(), rounds=rounds)
     assert length == rounds * sum(range(2, 9))
     asked = search(space, length + 5, rounds=rounds, update=update)
-    assert len(set(asked[length:])) == 1
+    survivor, *later = asked[length:]
+    assert len(set(later) - set(asked[:length])) == 4
+    assert {differences(survivor, architecture) for architecture in later} == {1}
     at = 0
     for size in range(8, 1, -1):
         for _ in range(rounds):
@@ -60,7 +67,27 @@ def test_a_share_of_the_choices_may_go_at_once() -> None:
     decisions = make_space((21, 3)).decisions()
     assert DDPNASSampler.length(decisions, rounds=1, removed_share=0.5) == 21 + 11 + 6 + 3 + 2
     asked = search(make_space((21, 3)), 45, rounds=1, removed_share=0.5)
-    assert asked[-1] == asked[-2]
+    assert differences(asked[43], asked[44]) == 1
+
+
+def test_nothing_is_evaluated_twice_until_all_is_known() -> None:
+    asked = search(make_space((3, 3, 3)), 24, rounds=1)
+    assert len(set(asked[5:])) == 19
+    small = search(make_space((2, 2)), 12, rounds=1)
+    assert set(small) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert len(set(small[-6:])) == 1  # the survivor again, which costs no evaluation
+
+
+def test_its_answer_is_the_survivor() -> None:
+    space = make_space((4, 4))
+    sampler = DDPNASSampler(0, space.decisions(), rounds=1)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(9):
+        assert sampler.answer(study) is None
+        trial = study.ask(fixed_distributions=dict(space.decisions()))
+        study.tell(trial, space.look_up("value", trial.params))
+    survivor = study.ask(fixed_distributions=dict(space.decisions()))
+    assert sampler.answer(study) == survivor.params
 
 
 def test_a_group_keeps_a_choice_while_another_has_two() -> None:

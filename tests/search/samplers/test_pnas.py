@@ -9,6 +9,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 
 from offramp_search.samplers import PNASSampler
+from offramp_search.samplers._surrogates import predict_ensemble
 from offramp_search.tabular import TabularSpace, run
 
 LAYERS = 5
@@ -63,6 +64,50 @@ def test_architectures_that_are_the_same_network_are_proposed_once() -> None:
     # 21 multisets of three kinds in five places; then the best is proposed again.
     forms = [tuple(sorted(architecture)) for architecture in asked]
     assert len(set(forms)) == len(set(asked)) <= 21
+
+
+def test_of_equal_values_the_cheaper_comes_first() -> None:
+    space = TabularSpace("flat", SPACE.choices, {"value": np.zeros((3,) * LAYERS)})
+
+    def cost(architecture: Any) -> float:
+        return float(list(architecture.values()).count("a"))
+
+    sampler = PNASSampler(0, space.decisions(), neutral=NEUTRAL, beam=2, cost=cost)
+    done = run(space, sampler, lambda a: space.look_up("value", a), evaluations=9 + 6)
+    last = [tuple(trial.architecture.values()) for trial in done[-2:]]
+    assert all("a" not in architecture for architecture in last)
+
+
+@pytest.mark.parametrize("surrogate", ["mlp", "lstm"])
+def test_an_absent_unit_is_not_read(surrogate: Any) -> None:
+    # Two decisions a unit; a unit that begins with 2 is absent, whatever comes after.
+    rng = np.random.default_rng(0)
+    known = rng.integers(0, 3, (40, 6))
+    known[:, 0] %= 2
+    values = known[:, :2].sum(1) + rng.normal(0, 0.01, 40)
+    short = np.array([[1, 2, 2, 0, 2, 0]])
+    predicted = [
+        predict_ensemble(
+            surrogate,
+            known,
+            values,
+            short + np.array([[0, 0, 0, more, 0, more]]),
+            vocabularies=[0] * 6,
+            units=(2, 2, 2),
+            absent=[-1, -1, 2, -1, 2, -1],
+            seed=0,
+        )
+        for more in (0, 2)
+    ]
+    assert predicted[0] == predicted[1]
+
+
+def test_units_are_freed_together() -> None:
+    asked = search(9 + 4, beam=4, units=(2, 1, 2), first=1)
+    assert set(asked[:9]) == {(*head, "a", "a", "a") for head in product(CHOICES, repeat=2)}
+    assert {architecture[3:] for architecture in asked[9:]} <= {("a", "a")}
+    with pytest.raises(ValueError, match=r"share out all 5 decisions, got \(2, 2\)"):
+        search(1, units=(2, 2))
 
 
 def test_a_space_that_is_used_up_repeats_its_best() -> None:
