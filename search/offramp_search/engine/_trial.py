@@ -140,7 +140,9 @@ def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -
         took = " + ".join(f"{ms:.4g}" for ms in stage_ms)
         raise _RefusedError(f"stages of {took} ms are too slow")
 
-    known = _find(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), architecture)
+    known = _find(
+        study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), space, architecture
+    )
     if known is not None:
         trial.set_user_attr(_REPEATS, known.number)
         solution = _solution_of(known)
@@ -191,6 +193,9 @@ def _excess(value: float, limit: float) -> float:
     return value / limit - 1
 
 
-def _find(trials: Sequence[FrozenTrial], architecture: Architecture) -> FrozenTrial | None:
-    """The first trial of the same architecture, whose outputs would be the same."""
-    return next((trial for trial in trials if trial.params == architecture), None)
+def _find(
+    trials: Sequence[FrozenTrial], space: Space, architecture: Architecture
+) -> FrozenTrial | None:
+    """The first trial of the same network, whose outputs would be the same."""
+    form = space.canonical(architecture)
+    return next((trial for trial in trials if space.canonical(trial.params) == form), None)

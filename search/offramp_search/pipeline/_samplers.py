@@ -18,8 +18,11 @@ from offramp_search.samplers import (
     nsga2_sampler,
     tpe_sampler,
 )
+from offramp_search.spaces import ABSENT
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
@@ -70,14 +73,22 @@ def make_sampler(
     if method == "pnas":
         most_first = max(4, trials // 4)
         levels = max(1, (trials - most_first) // _BEAM)
+        units = space.units()
+        # The decisions of a unit together are many already.
+        first = 2 if max(units) == 1 else 1
         return PNASSampler(
             seed,
             decisions,
             neutral=limits.neutral(seed),
             beam=_BEAM,
+            first=first,
             most_first=most_first,
-            step=max(1, math.ceil((len(decisions) - 2) / levels)),
+            step=max(1, math.ceil((len(units) - first) / levels)),
             allowed=limits.allow,
+            canonical=limits.canonical,
+            cost=limits.multiply_adds,
+            units=units,
+            absent=ABSENT,
         )
     one_by_one = DDPNASSampler.length(decisions, rounds=_ROUNDS) < trials
     share = 0.0 if one_by_one else 0.5
@@ -122,13 +133,25 @@ class _Limits:
             )
         )
 
+    def canonical(self, architecture: Architecture) -> Hashable:
+        """Equal for architectures that are the same network."""
+        return self._space.canonical(architecture)
+
+    def multiply_adds(self, architecture: Architecture) -> float:
+        """Of all stages; of what is no valid network, without end."""
+        if self._space.refusal(architecture) is not None:
+            return math.inf
+        return sum(self._space.cost(architecture))
+
     def neutral(self, seed: int) -> Architecture:
-        """The even split, or else the first random architecture that keeps the budget.
+        """The space's own, the even split, or the first random architecture that keeps the budget.
 
         Its blocks are measured if need be, so that a search that goes on later, when more is
         known, finds the same.
         """
-        even = {name: _even(kind) for name, kind in self._space.decisions().items()}
+        even = self._space.neutral() or {
+            name: _even(kind) for name, kind in self._space.decisions().items()
+        }
         rng = np.random.default_rng([seed, 2])
         for draw in range(_DRAWS):
             architecture = even if draw == 0 else random_architecture(self._space, rng)

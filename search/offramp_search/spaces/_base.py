@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from optuna.distributions import BaseDistribution
     from torch import nn
 
@@ -58,6 +60,18 @@ class Space(ABC):
     @abstractmethod
     def decisions(self) -> Mapping[str, BaseDistribution]:
         """Decision name -> the choices there are, in the order they are best taken."""
+
+    def units(self) -> tuple[int, ...]:
+        """How many decisions, one after the other, belong together; one each by default."""
+        return (1,) * len(self.decisions())
+
+    def neutral(self) -> Architecture | None:
+        """A plain working network to begin a progressive search with, where the space names one."""
+        return None
+
+    def canonical(self, architecture: Architecture) -> Hashable:
+        """Equal for architectures that are the same network; by default only for equal ones."""
+        return tuple(architecture[name] for name in self.decisions())
 
     @abstractmethod
     def refusal(self, architecture: Architecture) -> str | None:

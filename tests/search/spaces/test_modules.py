@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from offramp_search.spaces.static_transform import _modules as modules
+from offramp_search.spaces import _modules as modules
 
 
 @pytest.mark.parametrize(

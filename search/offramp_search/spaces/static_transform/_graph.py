@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.errors import ShapeError, UnsupportedOperatorError
-from offramp_search.spaces.static_transform import _operators as op
+from offramp_search.spaces import _operators as op
 from offramp_search.spaces.static_transform._rules import (
     Call,
     ChannelSliceRule,

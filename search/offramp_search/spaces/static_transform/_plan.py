@@ -9,99 +9,25 @@ first stage that reads it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING
 
+from offramp_search.spaces import _operators as op
+from offramp_search.spaces._steps import LOGITS, RAW_IMAGE, Part, Selected, Step, hand_on
 from offramp_search.spaces.static_transform import _labels
-from offramp_search.spaces.static_transform import _operators as op
 
 if TYPE_CHECKING:
+    from offramp_search.spaces._steps import Channels, StagePlan, Tensor
     from offramp_search.spaces.static_transform._graph import Graph
     from offramp_search.spaces.static_transform._labelling import Labelling
-    from offramp_search.spaces.static_transform._rules import Channels
 
-__all__ = ["LOGITS", "RAW_IMAGE", "Part", "Selected", "StagePlan", "Step", "Tensor", "plan"]
-
-
-class Part(NamedTuple):
-    """The channels of a node that the stages from ``first`` to ``last`` compute."""
-
-    node: int
-    first: int
-    last: int
-
-
-class Selected(NamedTuple):
-    """Some channels of a node, in an order of their own."""
-
-    node: int
-    channels: tuple[int, ...]
-
-
-Tensor: TypeAlias = Part | Selected
-"""The name of a tensor."""
-
-RAW_IMAGE = Part(-1, 0, 0)
-"""The image as the app has it."""
-LOGITS = -2
-"""In place of a node: the logits of a stage."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One operator of a stage.
-
-    Attributes:
-        name: The node's, or what is done to it.
-        operator: What it does.
-        inputs: What it reads.
-        output: What it computes.
-        channels: Its output channels, numbered as in the base, where it has weights to load.
-        reads: Its input channels, operand by operand, likewise.
-    """
-
-    name: str
-    operator: op.Operator
-    inputs: tuple[Tensor, ...]
-    output: Tensor
-    channels: Channels = ()
-    reads: tuple[Channels, ...] = ()
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class StagePlan:
-    """What one stage reads, runs and hands on.
-
-    Attributes:
-        carry: What it takes; of stage 0 the image.
-        steps: In the order of computation; the last computes the logits.
-        next_carry: What it returns after the logits.
-    """
-
-    carry: tuple[Tensor, ...]
-    steps: tuple[Step, ...]
-    next_carry: tuple[Tensor, ...]
+__all__ = ["plan"]
 
 
 def plan(graph: Graph, labelling: Labelling) -> tuple[StagePlan, ...]:
     """Plan all stages of a network."""
     planner = _Planner(graph, labelling)
     stages = [planner.stage(stage) for stage in range(len(labelling.exits))]
-    last_read: dict[Tensor, int] = {}
-    for stage, steps in enumerate(stages):
-        for step in steps:
-            last_read.update(dict.fromkeys(step.inputs, stage))
-    edges: list[tuple[Tensor, ...]] = [(RAW_IMAGE,)]
-    for stage in range(1, len(stages)):
-        carried = [t for t, born in planner.born.items() if born < stage <= last_read.get(t, 0)]
-        edges.append(tuple(sorted(carried, key=lambda t: (t[0], isinstance(t, Selected), t[1:]))))
-    edges.append(())
-    return tuple(
-        StagePlan(edges[stage], tuple(steps), edges[stage + 1])
-        for stage, steps in enumerate(stages)
-    )
+    return hand_on(stages)
 
 
 class _Planner:

@@ -10,12 +10,13 @@ import torch
 from optuna.distributions import CategoricalDistribution
 
 from offramp_export.network import MultiStageNetwork, Preprocess
+from offramp_search.spaces import _blocks, _steps
 from offramp_search.spaces._base import Space
-from offramp_search.spaces.static_transform import _blocks, _labels, _plan
+from offramp_search.spaces._stage import Stage
+from offramp_search.spaces.static_transform import _labels, _plan
 from offramp_search.spaces.static_transform._graph import read_graph
 from offramp_search.spaces.static_transform._labelling import Labelling, label
 from offramp_search.spaces.static_transform._masked import MaskedNetwork
-from offramp_search.spaces.static_transform._stage import Stage
 from offramp_search.spaces.static_transform._units import find_units
 
 if TYPE_CHECKING:
@@ -272,12 +273,12 @@ class StaticTransform(Space):
             sums[stage] += count(graph.classes, features)
         return tuple(sums)
 
-    def _shape(self, tensor: _plan.Tensor, labelling: Labelling) -> tuple[int, ...]:
-        if tensor == _plan.RAW_IMAGE:
+    def _shape(self, tensor: _steps.Tensor, labelling: Labelling) -> tuple[int, ...]:
+        if tensor == _steps.RAW_IMAGE:
             return (1, 3, *self._image_shape)
-        if tensor.node == _plan.LOGITS:
+        if tensor.node == _steps.LOGITS:
             return (1, self._graph.classes)
-        if isinstance(tensor, _plan.Selected):
+        if isinstance(tensor, _steps.Selected):
             channels = len(tensor.channels)
         else:
             counts = _labels.counts(labelling.labels[tensor.node], self._num_stages)
@@ -287,7 +288,7 @@ class StaticTransform(Space):
     def _load(
         self,
         stage: Stage,
-        plan: _plan.StagePlan,
+        plan: _steps.StagePlan,
         source: MaskedNetwork,
         index: int,
         labelling: Labelling,
@@ -295,7 +296,7 @@ class StaticTransform(Space):
         for step, module in zip(plan.steps, stage.children(), strict=True):
             if not step.channels:
                 continue
-            if step.output[0] == _plan.LOGITS:
+            if step.output[0] == _steps.LOGITS:
                 whole = source.exit(index, labelling.exits[index])
                 self._graph.classifier.load(module, whole, step.channels, step.reads)
                 continue

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import UnsupportedOperatorError
+from offramp_search.spaces._steps import Channels
 from offramp_search.spaces.static_transform import _labels
 
 if TYPE_CHECKING:
@@ -17,12 +18,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from offramp_search.spaces.static_transform._operators import Operator
+    from offramp_search.spaces._operators import Operator
 
 __all__ = ["Call", "Channels", "Keep", "Operand", "Reading", "Rule", "read_call", "reads"]
-
-Channels = tuple[int, ...]
-"""Channels of one tensor, numbered as in the base network."""
 
 
 class Rule(ABC):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor, nn
 
+from offramp_search.spaces import _operators as op
 from offramp_search.spaces.static_transform import _labels
-from offramp_search.spaces.static_transform import _operators as op
 from offramp_search.spaces.static_transform._rules._base import Call, Channels, Reading, Rule, reads
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-from offramp_search.spaces.static_transform import _operators as op
+from offramp_search.spaces import _operators as op
 from offramp_search.spaces.static_transform._rules._base import (
     Call,
     Channels,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from offramp_search.spaces.static_transform import _operators as op
+from offramp_search.spaces import _operators as op
 from offramp_search.spaces.static_transform._rules._base import (
     Call,
     Channels,

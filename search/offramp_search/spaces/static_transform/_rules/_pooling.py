@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from offramp_search.spaces.static_transform import _operators as op
+from offramp_search.spaces import _operators as op
 from offramp_search.spaces.static_transform._rules._base import Call, Operand, Reading, reads
 from offramp_search.spaces.static_transform._rules._pointwise import UnaryRule
 

@@ -11,7 +11,7 @@ from typing import TypeAlias, final
 import msgspec
 from torch import nn
 
-from offramp_search.spaces.static_transform import _modules as modules
+from offramp_search.spaces import _modules as modules
 
 __all__ = [
     "Activation",

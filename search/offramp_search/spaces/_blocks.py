@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 import msgspec
 from torch import Tensor, nn
 
+from offramp_search.spaces import _modules as modules
+from offramp_search.spaces import _operators as op
 from offramp_search.spaces._base import Block
-from offramp_search.spaces.static_transform import _modules as modules
-from offramp_search.spaces.static_transform import _operators as op
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from offramp_search.spaces.static_transform import _plan
+    from offramp_search.spaces import _steps
 
 __all__ = ["OperatorBlock", "cut"]
 
@@ -100,7 +100,7 @@ class _BlockModule(nn.Module):
 
 
 def cut(
-    steps: Sequence[_plan.Step], shapes: Mapping[_plan.Tensor, Shape]
+    steps: Sequence[_steps.Step], shapes: Mapping[_steps.Tensor, Shape]
 ) -> tuple[OperatorBlock, ...]:
     """Cut a stage into blocks; every step is in exactly one.
 
@@ -112,9 +112,9 @@ def cut(
         steps: Of one stage.
         shapes: Of every tensor that occurs, batch 1.
     """
-    runs: list[list[_plan.Step]] = []
+    runs: list[list[_steps.Step]] = []
     anchored: list[bool] = []
-    last: dict[_plan.Tensor, int] = {}  # a block's last result -> the block
+    last: dict[_steps.Tensor, int] = {}  # a block's last result -> the block
     for step in steps:
         anchor = isinstance(step.operator, op.Convolution | op.Linear)
         opens = isinstance(step.operator, op.Concatenate | op.Select | op.Normalise)
@@ -136,7 +136,7 @@ def cut(
     return tuple(_block(run, shapes) for run in runs)
 
 
-def _block(run: Sequence[_plan.Step], shapes: Mapping[_plan.Tensor, Shape]) -> OperatorBlock:
+def _block(run: Sequence[_steps.Step], shapes: Mapping[_steps.Tensor, Shape]) -> OperatorBlock:
     made = {step.output for step in run}
     inputs = list(dict.fromkeys(t for step in run for t in step.inputs if t not in made))
     slots = {tensor: slot for slot, tensor in enumerate([*inputs, *(s.output for s in run)])}

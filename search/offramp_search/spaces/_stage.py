@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, final
 
 from torch import Tensor, nn
 
-from offramp_search.spaces.static_transform import _operators as op
-from offramp_search.spaces.static_transform._plan import LOGITS
+from offramp_search.spaces import _operators as op
+from offramp_search.spaces._steps import LOGITS
 
 if TYPE_CHECKING:
     from offramp_export.network import Preprocess
-    from offramp_search.spaces.static_transform._plan import StagePlan
+    from offramp_search.spaces._steps import StagePlan
 
 __all__ = ["Stage"]
 

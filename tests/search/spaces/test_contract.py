@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from offramp_export.network import Preprocess
+from offramp_search.bases import load_base
+from offramp_search.spaces import Cell, Space, StaticTransform
+from offramp_search.testing import SpaceContract
+
+if TYPE_CHECKING:
+    from offramp_search.spaces import Architecture
+
+
+class TestCell(SpaceContract):
+    def make_space(self) -> Space:
+        return Cell(image_shape=(16, 16), num_classes=7, num_stages=3, blocks=3, filters=8)
+
+    def refused(self) -> Architecture:
+        return {**self.make_space().neutral(), "block_3_input_1": "block_2"}  # type: ignore[dict-item]
+
+
+class TestStaticTransform(SpaceContract):
+    def make_space(self) -> Space:
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(5)
+            base = load_base("vgg_small", num_classes=7, image_shape=(16, 16))
+        return StaticTransform(
+            base.module, image_shape=(16, 16), preprocess=Preprocess(), num_stages=2
+        )
+
+    def refused(self) -> Architecture:
+        space = self.make_space()
+        return {
+            name: max(kind.choices, key=lambda choice: int(str(choice).split("+")[-1]))  # type: ignore[attr-defined]
+            for name, kind in space.decisions().items()
+        }
