@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "methods", "search"]
 
-_SPACE = "StaticTransform: channels of a CNN split over stages"
-_EVALUATOR = "shared weights"
+_SPACE = "static_transform or cell"
+_EVALUATOR = "shared weights, or short training for cell"
 
 METHODS = tuple(
     {
@@ -129,6 +129,14 @@ def search(
     ] = None,
     stages: Annotated[int, typer.Option(min=2, max=16, help="Stages of the network.")] = 2,
     groups: Annotated[int, typer.Option(min=2, help="Parts a layer is cut into, at most.")] = 8,
+    vector_width: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Cut layers into multiples of so many channels: 8 for phones in float32, 16 in "
+            "int8, 32 and 16 for AVX-512.",
+        ),
+    ] = 1,
     tie: Annotated[
         bool,
         typer.Option(
@@ -137,6 +145,23 @@ def search(
             "blocks to measure, for deep networks and short searches.",
         ),
     ] = False,
+    space: Annotated[
+        Literal["static_transform", "cell"],
+        typer.Option(
+            "--space",
+            help="Split the base's channels over stages, or build new networks of cells, each "
+            "trained for --shared-epochs to be compared; the base is then their teacher.",
+        ),
+    ] = "static_transform",
+    cell_blocks: Annotated[
+        int, typer.Option(min=1, help="Blocks of a cell, at most (--space cell).")
+    ] = 5,
+    cell_filters: Annotated[
+        int, typer.Option(min=1, help="Channels of the first cells (--space cell).")
+    ] = 16,
+    cells_per_level: Annotated[
+        int, typer.Option(min=1, help="Cells before maps are halved (--space cell).")
+    ] = 1,
     trials: Annotated[int, typer.Option(min=1, help="Architectures to try.")] = 50,
     architecture: Annotated[
         Path | None,
@@ -235,7 +260,12 @@ def search(
         base_weights=None if weights is None else str(weights),
         num_stages=stages,
         groups=groups,
+        vector_width=vector_width,
         tie=tie,
+        space=space,
+        cell_blocks=cell_blocks,
+        cell_filters=cell_filters,
+        cells_per_level=cells_per_level,
         trials=trials,
         architecture=None if architecture is None else _read_architecture(architecture),
         mean_share=0.5 if no_budget else None,
@@ -244,7 +274,11 @@ def search(
         size_bytes=budget_size_bytes,
         latency_precision=precision,
         base_recipe=recipe,
-        shared_recipe=Recipe(epochs=shared_epochs, learning_rate=0.02),
+        shared_recipe=(
+            Recipe(epochs=shared_epochs, learning_rate=0.02)
+            if space == "static_transform"
+            else Recipe(epochs=shared_epochs)
+        ),
         final_recipe=Recipe(epochs=epochs, learning_rate=0.02, horizontal_flip=True, pad_crop=2),
         train_images=train_images,
         smaller_shares=_read_shares(smaller),

@@ -168,6 +168,24 @@ def test_search_takes_a_network_of_ones_own(images: Path, tmp_path: Path, offram
     assert built["multiply_adds"] == found["multiply_adds"]
 
 
+def test_cells_can_be_searched(images: Path, tmp_path: Path, offramp: Offramp) -> None:
+    (tmp_path / "my_network.py").write_text(_FACTORY)
+    small = ("--cell-blocks", "2", "--cell-filters", "4", "--budget-mean-ms", "50")
+    arguments = search_arguments(images, "--space", "cell", "--method", "pnas", *small)
+    done = offramp(*arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["search"]["trials"] == 2
+    assert {"block_1_op_1", "block_2_op_1", "exits"} < found["architecture"].keys()
+    assert Bundle.open(tmp_path / "run" / "dynamic.bundle").manifest.provenance.method == "pnas"
+
+    refused = offramp(
+        *search_arguments(images, "--space", "cell", "--smaller", "0.5"), folder=tmp_path
+    )
+    assert refused.returncode == 2
+    assert "which the space of cells does not have" in refused.stderr
+
+
 def test_layers_can_be_tied(images: Path, tmp_path: Path, offramp: Offramp) -> None:
     # Two layers that write maps of one shape are one decision.
     factory = _FACTORY.replace("3, 16", "3, 32").replace("nn.MaxPool2d(2),", "")

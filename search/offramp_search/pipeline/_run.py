@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from offramp.calibration import Promises, split_images
 from offramp.errors import DataError
 from offramp_search.data import open_source
+from offramp_search.evaluators import FineTune, SharedWeights
 from offramp_search.pipeline._bundle_steps import (
     certify,
     export_once,
@@ -21,22 +22,25 @@ from offramp_search.pipeline._context import Context, bind_data, load_splits
 from offramp_search.pipeline._outcome import Outcome, make_rows
 from offramp_search.pipeline._reporter import Reporter
 from offramp_search.pipeline._search_step import make_budget, search_architecture
-from offramp_search.pipeline._smaller import equally_accurate, make_smaller
+from offramp_search.pipeline._smaller import Smaller, equally_accurate, make_smaller
 from offramp_search.pipeline._train_steps import (
+    last_exit,
     load_static,
     train_base,
     train_final,
+    train_new,
     train_shared,
 )
-from offramp_search.spaces import StaticTransform
+from offramp_search.spaces import Cell, StaticTransform
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from offramp_search.bases import Base
     from offramp_search.engine import Engine
+    from offramp_search.evaluators import Evaluator
     from offramp_search.pipeline._settings import Settings
-    from offramp_search.spaces import Architecture
+    from offramp_search.spaces import Architecture, Space
 
 __all__ = ["run_pipeline"]
 
@@ -96,16 +100,33 @@ def run_pipeline(
     reporter.say(f"static: {latency.median_ms:.3f} ms in {counted}; budget {_describe(budget)}")
 
     space = _make_space(context, base)
-    masked = train_shared(context, space, static)
+    masked = None
+    evaluator: Evaluator
+    if isinstance(space, StaticTransform):
+        masked = train_shared(context, space, static)
+        evaluator = SharedWeights(masked, train=splits.train, search=splits.search)
+    else:
+        evaluator = FineTune(
+            space.build,
+            train=splits.train,
+            search=splits.search,
+            recipe=settings.shared_recipe,
+            teacher=last_exit(static),
+        )
     found, architecture = None, settings.architecture
     if architecture is None:
-        found = search_architecture(context, space, masked, budget, engine)
+        found = search_architecture(context, space, evaluator, budget, engine)
         architecture = found.best.architecture
-    network = train_final(context, space, masked, architecture, static)
+    if isinstance(space, StaticTransform) and masked is not None:
+        network = train_final(context, space, masked, architecture, static)
+    else:
+        network = train_new(context, space, architecture, static)
 
     dynamic_bundle = export_once(context, "dynamic", network, settings.programs, architecture)
     dynamic_bundle = certify(context, dynamic_bundle)
-    smaller = make_smaller(context, space, masked, static, programs)
+    smaller: tuple[Smaller, ...] = ()
+    if isinstance(space, StaticTransform) and masked is not None:
+        smaller = make_smaller(context, space, masked, static, programs)
     equal_shares = {}
     for program in programs if smaller else ():
         accuracy = search_accuracy(context, dynamic_bundle, program, early_exits=True)
@@ -136,19 +157,33 @@ def run_pipeline(
     )
 
 
-def _make_space(context: Context, base: Base) -> StaticTransform:
+def _make_space(context: Context, base: Base) -> StaticTransform | Cell:
     settings = context.settings
+    if settings.space == "cell":
+        try:
+            return Cell(
+                image_shape=context.image_shape,
+                num_classes=len(context.splits.labels),
+                preprocess=base.preprocess,
+                num_stages=settings.num_stages,
+                blocks=settings.cell_blocks,
+                filters=settings.cell_filters,
+                cells_per_level=settings.cells_per_level,
+            )
+        except ValueError as error:
+            raise DataError(str(error)) from error
     return StaticTransform(
         base.module,
         image_shape=context.image_shape,
         preprocess=base.preprocess,
         num_stages=settings.num_stages,
         groups=settings.groups,
+        vector_width=settings.vector_width,
         tie=settings.tie,
     )
 
 
-def _check(architecture: Architecture, space: StaticTransform) -> None:
+def _check(architecture: Architecture, space: Space) -> None:
     """Refuse an architecture given by the user before anything is trained."""
     try:
         fault = space.refusal(architecture)

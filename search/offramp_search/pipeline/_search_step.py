@@ -9,15 +9,14 @@ import numpy as np
 from offramp_search.budget import Budget
 from offramp_search.devices import HostDevice, LatencyTable
 from offramp_search.engine import search
-from offramp_search.evaluators import SharedWeights
 from offramp_search.pipeline._samplers import make_sampler
 from offramp_search.pipeline._supernet import random_architecture
 
 if TYPE_CHECKING:
     from offramp_search.engine import Engine, SearchProgress, SearchResult
+    from offramp_search.evaluators import Evaluator
     from offramp_search.pipeline._context import Context
-    from offramp_search.spaces import Block, StaticTransform
-    from offramp_search.spaces.static_transform import MaskedNetwork
+    from offramp_search.spaces import Block, Space
 
 __all__ = ["make_budget", "search_architecture"]
 
@@ -38,8 +37,8 @@ def make_budget(context: Context, static_ms: float) -> Budget:
 
 def search_architecture(
     context: Context,
-    space: StaticTransform,
-    masked: MaskedNetwork,
+    space: Space,
+    evaluator: Evaluator,
     budget: Budget,
     engine: Engine | None = None,
 ) -> SearchResult:
@@ -53,11 +52,6 @@ def search_architecture(
         runs=settings.latency_runs,
     )
     _measure_blocks(context, space, table)
-    evaluator = SharedWeights(
-        masked,
-        train=context.splits.train,
-        search=context.splits.search,
-    )
     sampler = make_sampler(
         settings.method, settings.seed, space, budget, table, trials=settings.trials
     )
@@ -87,7 +81,7 @@ def search_architecture(
     return result
 
 
-def _measure_blocks(context: Context, space: StaticTransform, table: LatencyTable) -> None:
+def _measure_blocks(context: Context, space: Space, table: LatencyTable) -> None:
     """Measure the blocks of many architectures together, before the first is proposed.
 
     One program that holds them all is converted and measured faster than many small ones, and its

@@ -35,8 +35,15 @@ class Settings:
             the test images and figures are reported on the other.
         num_stages: Stages of the network to find.
         groups: The largest number of parts a layer is cut into.
+        vector_width: Channels the device computes at a time; see ``StaticTransform``.
         tie: Whether all layers that write maps of one shape are cut alike; see
             ``StaticTransform``.
+        space: ``static_transform`` of the base, or ``cell``: new networks of cells, of which each
+            is trained by ``shared_recipe`` to be compared, and the one found by ``base_recipe``.
+            The base is their teacher, and what the result is compared with.
+        cell_blocks: Blocks of a cell at most; see ``Cell``.
+        cell_filters: Of the cells of the first level.
+        cells_per_level: Cells of stride one on each level.
         trials: Architectures to try.
         architecture: Build this one instead of searching: decision name -> choice.
         mean_share: The budget's mean latency as a share of the static network's measured one;
@@ -68,7 +75,12 @@ class Settings:
     base_weights: str | None = None
     num_stages: int = 2
     groups: int = 8
+    vector_width: int = 1
     tie: bool = False
+    space: Literal["static_transform", "cell"] = "static_transform"
+    cell_blocks: int = 5
+    cell_filters: int = 16
+    cells_per_level: int = 1
     trials: int = 50
     architecture: dict[str, str | int] | None = None
     mean_share: float | None = 0.5
@@ -91,6 +103,11 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.space == "cell" and self.smaller_shares:
+            raise DataError(
+                "smaller static networks are cut from the base's layers, which the space of cells "
+                "does not have; leave them out, or search the static transform"
+            )
         for share in self.smaller_shares:
             if not 0 < share < 1 or share * self.groups % 1:
                 raise DataError(

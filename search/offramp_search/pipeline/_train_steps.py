@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from offramp_export.network import MultiStageNetwork
     from offramp_search.bases import Base
     from offramp_search.pipeline._context import Context
-    from offramp_search.spaces import Architecture, StaticTransform
+    from offramp_search.spaces import Architecture, Space, StaticTransform
     from offramp_search.spaces.static_transform import MaskedNetwork
     from offramp_search.training import Recipe, TrainingProgress
 
 __all__ = [
+    "last_exit",
     "load_static",
     "smaller_name",
     "train_base",
     "train_final",
+    "train_new",
     "train_shared",
     "train_smaller",
 ]
@@ -85,6 +87,17 @@ def train_final(
     """The network that was found, from the shared weights on."""
     network = _inherit(context, "network", space, masked, architecture)
     _train_once(context, "network", network, context.settings.final_recipe, teacher)
+    return network.eval()
+
+
+def train_new(
+    context: Context, space: Space, architecture: Architecture, teacher: MultiStageNetwork
+) -> MultiStageNetwork:
+    """The network that was found, from new weights on."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(context.settings.seed)
+        network = space.build(architecture)
+    _train_once(context, "network", network, context.settings.base_recipe, teacher)
     return network.eval()
 
 
@@ -163,7 +176,7 @@ def _train_once(
             network,
             context.splits.train,
             recipe=recipe,
-            teacher=None if teacher is None else _last_exit(teacher),
+            teacher=None if teacher is None else last_exit(teacher),
             checkpoint=checkpoint,
             seed=context.settings.seed,
             progress=show,
@@ -178,7 +191,8 @@ def _train_once(
     )
 
 
-def _last_exit(network: MultiStageNetwork) -> Callable[[Tensor], Tensor]:
+def last_exit(network: MultiStageNetwork) -> Callable[[Tensor], Tensor]:
+    """What answers images with the logits of the last exit."""
     network.eval()
 
     def answer(images: Tensor) -> Tensor:

@@ -106,10 +106,74 @@ def test_the_base_is_left_in_its_mode() -> None:
     assert base.training
 
 
+class Shuffle(nn.Module):
+    """Shuffles channels between two groups, as ShuffleNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        images, channels, height, width = x.shape
+        parts = x.view(images, 2, channels // 2, height, width).transpose(1, 2)
+        return parts.reshape(images, channels, height, width)
+
+
+class Twice(nn.Module):
+    """Uses one block twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.block(self.block(x)))
+
+
+class Sliced(nn.Module):
+    """An option-A shortcut: every other pixel, and channels of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.last = nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        short = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        return cast("Tensor", self.last(self.conv(x) + short))
+
+
+class Gated(nn.Module):
+    """Squeeze-and-excitation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.squeeze, self.excite = (
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.Conv2d(16, 4, 1),
+            nn.Conv2d(4, 16, 1),
+        )
+        self.last = nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        gate = self.squeeze(functional.adaptive_avg_pool2d(x, 1)).relu()
+        return cast("Tensor", self.last(x * self.excite(gate).sigmoid()))
+
+
+def test_the_gate_of_squeeze_and_excitation_is_tied_to_what_it_gates() -> None:
+    assert "middle.excite" not in space(Tail(Gated()), stages=2).decisions()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     "middle",
     [
+        Shuffle(),
+        Twice(),
+        Sliced(),
+        Gated(),
         nn.Hardtanh(0, 6),
         nn.Sequential(nn.GELU("tanh"), nn.AvgPool2d(3, 2, 1), nn.LeakyReLU(0.2)),
         nn.Sequential(nn.Conv2d(8, 8, 3, padding="same", dilation=2), nn.Sigmoid()),

@@ -302,6 +302,24 @@ def test_groups_bound_the_choices(make_base: Callable[[str], nn.Module]) -> None
             )
 
 
+def test_parts_are_multiples_of_the_vector_width(make_base: Callable[[str], nn.Module]) -> None:
+    space = StaticTransform(
+        make_base("resnet20"),
+        image_shape=(16, 16),
+        preprocess=Preprocess(),
+        num_stages=2,
+        vector_width=32,
+    )
+    choices = [kind.choices for kind in space.decisions().values()]  # type: ignore[attr-defined]
+    # 16 and 32 channels stay whole, 64 are cut in two.
+    assert choices[0] == ("1+0", "0+1")
+    assert choices[-1] == ("2+0", "1+1", "0+2")
+    architecture = {name: next(iter(kind.choices)) for name, kind in space.decisions().items()}  # type: ignore[attr-defined]
+    network = space.build({**architecture, list(architecture)[-1]: "1+1"})
+    widths = {m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)}
+    assert widths == {16, 32, 64}
+
+
 def test_costs_are_cheap(
     make_space: Callable[..., StaticTransform],
     propose: Callable[[StaticTransform, np.random.Generator], Architecture],

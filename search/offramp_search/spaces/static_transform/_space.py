@@ -49,8 +49,10 @@ class StaticTransform(Space):
         image_shape: Height and width.
         preprocess: What normalises the image for the base.
         num_stages: Stages of every network.
-        groups: The largest number of parts a unit is cut into. Where a device computes channels in
-            eights or sixteens, smaller parts save nothing.
+        groups: The largest number of parts a unit is cut into.
+        vector_width: Channels that the device computes at a time: 8 (float32) or 16 (int8) for a
+            phone's NEON kernels, 32 or 16 for those of AVX-512. Parts are multiples of it, since
+            smaller ones save nothing; a unit with no more channels stays whole.
         tie: Let all layers that write maps of one shape choose together (residual streams apart
             from layers inside blocks). A far smaller space with far fewer blocks to measure, for
             deep networks and short searches.
@@ -68,17 +70,22 @@ class StaticTransform(Space):
         preprocess: Preprocess,
         num_stages: int,
         groups: int = 8,
+        vector_width: int = 1,
         tie: bool = False,
     ) -> None:
         if not 1 <= num_stages <= 16:
             raise ValueError(f"num_stages must be from 1 to 16, got {num_stages}")
-        if groups < 1:
-            raise ValueError(f"groups must be positive, got {groups}")
+        if min(groups, vector_width) < 1:
+            raise ValueError(
+                f"groups and vector_width must be positive, got {groups} and {vector_width}"
+            )
         self._num_stages = num_stages
         self._image_shape = image_shape
         self._preprocess = preprocess
         self._graph = read_graph(base, image_shape)
-        self._units = find_units(self._graph, groups=groups, stages=num_stages, tie=tie)
+        self._units = find_units(
+            self._graph, groups=groups, stages=num_stages, tie=tie, vector_width=vector_width
+        )
         self._by_name = {unit.name: unit for unit in self._units}
         self._base: MaskedNetwork | None = None
         self._labellings: dict[tuple[str, ...], Labelling] = {}

@@ -33,7 +33,9 @@ class Unit:
     labels: dict[str, bytes]
 
 
-def find_units(graph: Graph, *, groups: int, stages: int, tie: bool) -> tuple[Unit, ...]:
+def find_units(
+    graph: Graph, *, groups: int, stages: int, tie: bool, vector_width: int = 1
+) -> tuple[Unit, ...]:
     """Find the units of a base, in the order of their first layers.
 
     A sum or product ties what it reads; whatever keeps its channels passes the tie on. Where the
@@ -44,6 +46,7 @@ def find_units(graph: Graph, *, groups: int, stages: int, tie: bool) -> tuple[Un
         graph: The base.
         groups: The largest number of parts that a unit is cut into.
         stages: Stages to distribute the parts over.
+        vector_width: Parts hold multiples of it, where the channels of a unit divide.
         tie: Whether all layers that write alone into maps of one shape are one unit, too; and all
             residual streams of one shape.
     """
@@ -86,7 +89,8 @@ def find_units(graph: Graph, *, groups: int, stages: int, tie: bool) -> tuple[Un
         name = name if name not in names else first.name
         names.add(name)
         channels = first.shape[0]
-        labels = _cuts(channels, grains.get(top, 1), groups, stages)
+        grain = math.lcm(grains.get(top, 1), math.gcd(channels, vector_width))
+        labels = _cuts(channels, grain, groups, stages)
         units.append(Unit(name, tuple(members), channels, labels))
     return tuple(units)
 
