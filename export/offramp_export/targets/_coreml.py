@@ -15,10 +15,13 @@ import torch
 
 from offramp.bundle import ProgramStage, TensorEntry
 from offramp.errors import ExportError
-from offramp_export._edges import export_stage
+from offramp_export._edges import export_stage, run_stages
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
+from offramp_export.targets._calibration import choose_calibration_images
+from offramp_export.targets._coreml_activations import quantize_activations
+from offramp_export.targets._coreml_outputs import separate_outputs
 from offramp_export.targets._coreml_weights import compress_weights
 from offramp_export.targets._mil import SavedProgram
 
@@ -35,7 +38,9 @@ _DEBUG_FILE = "executorch_debug_handle_mapping.json"  # of no use to a device
 
 
 _TOLERANCES = {
+    "float32": 1e-4,
     "float16": 2e-2,
+    "int8": float("inf"),
     "weight_int8": float("inf"),
     "palette8": float("inf"),
     "palette6": float("inf"),
@@ -46,21 +51,24 @@ _TOLERANCES = {
 @final
 @dataclass(frozen=True, slots=True)
 class CoreML(Target):
-    """Core ML; the image and the logits are float32, carries float16.
+    """Core ML; the image and the logits are float32, carries float16, or float32 with the rest.
 
     From iOS 18 (macOS 15) on one package, ``coreml/float16.mlpackage`` or as its precision is
     called, has a function per stage and stores shared weights once. For older systems there is one
     package per stage, ``coreml/float16_stage_0.mlpackage`` and so on.
 
     Attributes:
-        precision: ``float16``; or computed in float16 with weights in fewer bits:
-            ``weight_int8``, a scale per output channel;
+        precision: ``float32``, which keeps to the CPU and the GPU. ``float16``. ``int8``: weights
+            and activations, ranges measured on calibration images; from iOS 17 on. Or computed in
+            float16 with weights in fewer bits: ``weight_int8``, a scale per output channel;
             ``palette8``, ``palette6``, ``palette4``, each weight one of 256, 64 or 16 values of its
             layer, found by k-means. Tensors below 1024 weights stay as they are.
         deployment_target: The oldest system that must run it.
     """
 
-    precision: Literal["float16", "weight_int8", "palette8", "palette6", "palette4"] = "float16"
+    precision: Literal[
+        "float32", "float16", "int8", "weight_int8", "palette8", "palette6", "palette4"
+    ] = "float16"
     deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS18"
 
     def __post_init__(self) -> None:
@@ -74,6 +82,11 @@ class CoreML(Target):
                 f"Core ML has no deployment target {self.deployment_target!r} here; expected "
                 "'iOS16', 'iOS17' or 'iOS18'"
             )
+        if self.precision == "int8" and self.deployment_target == "iOS16":
+            raise ExportError(
+                "Core ML computes with int8 activations from iOS 17 on; ask for 'iOS17' or "
+                "'iOS18', or for the precision 'weight_int8'"
+            )
 
     @property
     def runtime(self) -> Literal["coreml"]:
@@ -82,7 +95,7 @@ class CoreML(Target):
 
     @property
     def tolerance(self) -> float:
-        """2e-2 of the largest logit in float16; fewer bits are judged by their labels."""
+        """1e-4 of the largest logit in float32, 2e-2 in float16; fewer bits go by their labels."""
         return _TOLERANCES[self.precision]
 
     def convert(
@@ -92,10 +105,13 @@ class CoreML(Target):
         calibration_images: NDArray[np.uint8] | None,
     ) -> ConvertedProgram:
         """Convert all stages; see ``Target.convert``."""
+        samples: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in stages]
+        if self.precision == "int8":
+            samples = _samples(stages, choose_calibration_images("coreml/int8", calibration_images))
         with quiet():
             coremltools = require("coremltools")
             models = [
-                self._convert_stage(coremltools, stage, index, shapes)
+                self._convert_stage(coremltools, stage, index, shapes, samples[index])
                 for index, (stage, shapes) in enumerate(zip(stages, carries, strict=True))
             ]
             with tempfile.TemporaryDirectory() as folder:
@@ -133,9 +149,9 @@ class CoreML(Target):
             names = [f"stage_{index}" for index in range(len(program.stages))]
             stem = Path(folder, _FOLDER, self.precision)
             if self._multi_function:
-                saved = [SavedProgram(_package(stem))] * len(names)
+                saved = [SavedProgram.open(_package(stem))] * len(names)
             else:
-                saved = [SavedProgram(_package(stem, name)) for name in names]
+                saved = [SavedProgram.open(_package(stem, name)) for name in names]
                 names = ["main"] * len(names)
             logits = []
             for image in images:
@@ -155,8 +171,15 @@ class CoreML(Target):
         return self.deployment_target == "iOS18"
 
     def _convert_stage(
-        self, coremltools: Any, stage: nn.Module, index: int, shapes: Sequence[tuple[int, ...]]
+        self,
+        coremltools: Any,
+        stage: nn.Module,
+        index: int,
+        shapes: Sequence[tuple[int, ...]],
+        samples: Sequence[tuple[torch.Tensor, ...]],
     ) -> Any:
+        kept = np.float32 if self.precision == "float32" else np.float16
+        compute = coremltools.precision
         exported = export_stage(stage, index, shapes)
         try:
             with torch.no_grad():
@@ -169,42 +192,40 @@ class CoreML(Target):
                     coremltools.TensorType(
                         name=f"input_{position}",
                         shape=shape,
-                        dtype=np.float32 if index == 0 else np.float16,
+                        dtype=np.float32 if index == 0 else kept,
                     )
                     for position, shape in enumerate(shapes)
                 ],
                 outputs=[
-                    coremltools.TensorType(
-                        name=f"output_{position}",
-                        dtype=np.float32 if position == 0 else np.float16,
-                    )
+                    coremltools.TensorType(dtype=np.float32 if position == 0 else kept)
                     for position in range(outputs)
                 ],
                 minimum_deployment_target=getattr(coremltools.target, self.deployment_target),
-                compute_precision=coremltools.precision.FLOAT16,
+                compute_precision=compute.FLOAT32 if kept is np.float32 else compute.FLOAT16,
                 skip_model_load=True,
             )
+            if self.precision == "int8":
+                model = quantize_activations(model, samples)
             model = compress_weights(model, self.precision)
         except Exception as error:
             raise ExportError(
                 f"Core ML's converter refused stage {index} ({type(stage).__name__}): {error}; "
                 "replace the operator it names, or leave Core ML out of the targets"
             ) from error
-        return _name_outputs(coremltools, model)
+        return separate_outputs(model)
 
 
-def _name_outputs(coremltools: Any, model: Any) -> Any:
-    """A tensor returned twice gets a name of the converter's own: give all their own again."""
-    spec = model.get_spec()
-    found = [output.name for output in spec.description.output]
-    if found == [f"output_{position}" for position in range(len(found))]:
-        return model
-    for prefix in ("renamed_output", "output"):
-        for position, name in enumerate([output.name for output in spec.description.output]):
-            coremltools.utils.rename_feature(
-                spec, name, f"{prefix}_{position}", rename_inputs=False, rename_outputs=True
-            )
-    return coremltools.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
+def _samples(
+    stages: Sequence[nn.Module], images: NDArray[np.uint8]
+) -> list[list[tuple[torch.Tensor, ...]]]:
+    """What each stage is called with, per image."""
+    samples: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in stages]
+    for image in images:
+        carry: tuple[torch.Tensor, ...] = (torch.from_numpy(image[None].astype(np.float32)),)
+        for index, output in enumerate(run_stages(stages, carry[0])):
+            samples[index].append(carry)
+            carry = output[1:]
+    return samples
 
 
 def _package(stem: Path, stage: str | None = None) -> Path:

@@ -7,7 +7,7 @@ show; a device may still add up in another order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from offramp_export._require import require
 from offramp_export.targets._mil_operators import OPERATORS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 __all__ = ["SavedProgram"]
@@ -29,18 +29,16 @@ class SavedProgram:
     """The functions of one saved package.
 
     Args:
-        package: The ``.mlpackage`` folder.
+        model: A ``coremltools.models.MLModel``; its program and weight file are read, no more.
 
     Raises:
         ExportError: The program holds an operator that is not known here; names all such.
     """
 
-    def __init__(self, package: Path) -> None:
-        coremltools = require("coremltools")
+    def __init__(self, model: Any) -> None:
         from coremltools.converters.mil.frontend.milproto.load import load
         from coremltools.converters.mil.mil import types
 
-        model = coremltools.models.MLModel(str(package), skip_model_load=True)
         spec = model.get_spec()
         self._type_name = types.builtin_to_string
         self._functions = load(spec, spec.specificationVersion, model.weights_dir).functions
@@ -58,11 +56,42 @@ class SavedProgram:
                 "evaluator does not know; replace the operator, or leave Core ML out of the targets"
             )
 
-    def run(self, function: str, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Run one function on its inputs, in order, and return its outputs, in order."""
+    @classmethod
+    def open(cls, package: Path) -> Self:
+        """Read an ``.mlpackage`` folder."""
+        models = require("coremltools").models
+        return cls(models.MLModel(str(package), skip_model_load=True))
+
+    def joins(self, function: str) -> list[tuple[str, ...]]:
+        """Names of the tensors at each concatenation of a function, its result among them."""
+        return [
+            tuple(value.name for value in (*operation.inputs["values"], *operation.outputs))
+            for operation in self._functions[function].operations
+            if operation.op_type == "concat"
+        ]
+
+    def run(
+        self,
+        function: str,
+        inputs: Sequence[Tensor],
+        *,
+        observe: Callable[[str, Tensor], None] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Run one function.
+
+        Args:
+            function: Its name.
+            inputs: In order.
+            observe: Called with the name and the value of every tensor that is computed.
+
+        Returns:
+            Its outputs, in order.
+        """
         graph = self._functions[function]
         weights = self._weights.setdefault(function, {})
         values: dict[str, Tensor] = dict(zip(graph.inputs, inputs, strict=True))
+        for name, value in values.items() if observe is not None else ():
+            observe(name, value)
         with torch.no_grad():
             for operation in graph.operations:
                 if operation.op_type == "const":
@@ -91,6 +120,8 @@ class SavedProgram:
                     results = (results,)
                 for variable, result in zip(operation.outputs, results, strict=True):
                     values[variable.name] = self._round(result, variable)
+                    if observe is not None:
+                        observe(variable.name, values[variable.name])
         return tuple(values[output.name] for output in graph.outputs)
 
     def _argument(self, value: Any, values: dict[str, Tensor]) -> Any:

@@ -155,6 +155,31 @@ def _gelu(**a: Any) -> Tensor:
     return F.gelu(a["x"], approximate="none" if mode == "EXACT" else "tanh")
 
 
+_INTEGERS = {"int8": (-128, 127), "uint8": (0, 255)}
+
+
+def _along(value: Any, x: Tensor, axis: Any) -> Tensor:
+    """A scale or zero point, one for all or one per place of an axis, to compute with."""
+    values = torch.as_tensor(value, dtype=torch.float32)
+    if values.numel() == 1:
+        return values.reshape(())
+    shape = [1] * x.ndim
+    shape[int(axis)] = -1
+    return values.reshape(shape)
+
+
+def _quantize(**a: Any) -> Tensor:
+    x, axis = a["input"], a.get("axis")
+    low, high = _INTEGERS[a["output_dtype"]]
+    steps = torch.round(x / _along(a["scale"], x, axis))
+    return torch.clamp(steps + _along(a.get("zero_point", 0), x, axis), low, high)
+
+
+def _dequantize(**a: Any) -> Tensor:
+    x, axis = a["input"], a.get("axis")
+    return (x - _along(a.get("zero_point", 0), x, axis)) * _along(a["scale"], x, axis)
+
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "abs": lambda x: torch.abs(x),
     "add": lambda x, y: x + y,
@@ -164,6 +189,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "clip": lambda x, alpha, beta: torch.clamp(x, float(alpha), float(beta)),
     "concat": lambda values, axis, interleave=False: torch.cat(values, dim=int(axis)),
     "conv": _conv,
+    "dequantize": _dequantize,
     "exp": lambda x: torch.exp(x),
     "expand_dims": _expand_dims,
     "gelu": _gelu,
@@ -177,6 +203,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "mul": lambda x, y: x * y,
     "pad": _pad_operator,
     "prelu": lambda x, alpha: F.prelu(x, alpha),
+    "quantize": _quantize,
     "real_div": lambda x, y: x / y,
     "reduce_max": functools.partial(_reduce, torch.amax),
     "reduce_mean": functools.partial(_reduce, torch.mean),

@@ -17,7 +17,7 @@ __all__ = ["TARGETS", "parse_target"]
 _PLAIN: tuple[Target, ...] = (
     *(LiteRT(precision) for precision in ("float32", "float16", "dynamic_int8", "int8")),
     *(ExecuTorch(precision) for precision in ("float32", "int8")),
-    *(CoreML(precision) for precision in ("float16", "weight_int8")),
+    *(CoreML(precision) for precision in ("float16", "float32", "int8", "weight_int8")),
     *(CoreML(precision) for precision in ("palette8", "palette6", "palette4")),
 )
 
@@ -28,7 +28,7 @@ TARGETS: dict[str, Target] = {
         f"{target.runtime}/{target.precision}@{system}": CoreML(target.precision, system)
         for target in _PLAIN
         if isinstance(target, CoreML)
-        for system in ("iOS16", "iOS17")
+        for system in (("iOS17",) if target.precision == "int8" else ("iOS16", "iOS17"))
     },
 }
 """Every target by its name: ``runtime/precision``, and ``@option`` where it is not the default."""

@@ -66,3 +66,13 @@ class TestCoreMLWeightInt8(TargetContract):
 class TestCoreMLPaletteInParts(TargetContract):
     def case(self) -> TargetCase:
         return _case(CoreML("palette6", "iOS17"))
+
+
+class TestCoreMLFloat32(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(CoreML("float32"))
+
+
+class TestCoreMLInt8(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(CoreML("int8"))

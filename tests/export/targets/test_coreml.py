@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from offramp.errors import ExportError
-from offramp_export._edges import prepare_stages, trace_edges
+from offramp_export._edges import prepare_stages, run_stages, trace_edges
 from offramp_export.parity import compare, require_agreement
 from offramp_export.targets import CoreML, parse_target
 from offramp_export.testing import contract_images, contract_stages
@@ -113,16 +113,18 @@ def test_fewer_bits_are_fewer_bytes() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ExportError, match="no precision 'int8' here; expected one of 'float16'"):
-        CoreML("int8")  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="no precision 'int4' here; expected one of 'float32'"):
+        CoreML("int4")  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="int8 activations from iOS 17 on"):
+        CoreML("int8", "iOS16")
 
 
-@pytest.mark.parametrize("precision", ["weight_int8", "palette8"])
+@pytest.mark.parametrize("precision", ["float16", "float32", "weight_int8", "palette8", "int8"])
 def test_every_output_has_a_name_of_its_own(precision: str) -> None:
     stages = prepare_stages(contract_stages())
     carries = trace_edges(stages, 16, 16).carries
     target = parse_target(f"coreml/{precision}@iOS17")
-    program = target.convert(stages, carries, None)
+    program = target.convert(stages, carries, contract_images(20))
     content = program.files[
         f"coreml/{precision}_stage_1.mlpackage/Data/com.apple.CoreML/model.mlmodel"
     ]
@@ -132,3 +134,32 @@ def test_every_output_has_a_name_of_its_own(precision: str) -> None:
     assert names == [f"output_{place}" for place in range(8)]
     (block,) = spec.mlProgram.functions["main"].block_specializations.values()
     assert list(block.outputs) == names
+
+
+def test_int8_computes_in_int8_with_ranges_over_all_images() -> None:
+    stages = prepare_stages(contract_stages())
+    carries = trace_edges(stages, 16, 16).carries
+    # The last picture is black: its ranges are not those of the others.
+    images = np.concatenate([contract_images(39), np.zeros((1, 16, 16, 3), np.uint8)])
+    program = CoreML("int8").convert(stages, carries, images)
+    coremltools = pytest.importorskip("coremltools")
+    spec = coremltools.proto.Model_pb2.Model.FromString(
+        program.files["coreml/int8.mlpackage/Data/com.apple.CoreML/model.mlmodel"]
+    )
+    for function in spec.mlProgram.functions.values():
+        (block,) = function.block_specializations.values()
+        makers = {made.outputs[0].name: made for made in block.operations}
+        for operation in block.operations:
+            if operation.type == "conv":
+                (argument,) = operation.inputs["x"].arguments
+                assert makers[argument.name].type == "dequantize"
+    reference = np.stack(
+        [
+            output[0].numpy()
+            for output in run_stages(stages, torch.from_numpy(images[:20].astype(np.float32)))
+        ]
+    )
+    parity = compare(
+        "coreml/int8", CoreML("int8").run(program, images[:20]), reference, tolerance=0.1
+    )
+    require_agreement(parity)
