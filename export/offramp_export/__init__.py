@@ -11,17 +11,28 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from offramp_export._export import ExportResult, export
+    from offramp_export.fine_tuning import FineTuning, fine_tune
     from offramp_export.network import MultiStageNetwork, Preprocess
     from offramp_export.parity import Parity
 
-__all__ = ["ExportResult", "MultiStageNetwork", "Parity", "Preprocess", "export"]
+__all__ = [
+    "ExportResult",
+    "FineTuning",
+    "MultiStageNetwork",
+    "Parity",
+    "Preprocess",
+    "export",
+    "fine_tune",
+]
 
 _HOMES = {
     "ExportResult": "offramp_export._export",
+    "FineTuning": "offramp_export.fine_tuning",
     "MultiStageNetwork": "offramp_export.network",
     "Parity": "offramp_export.parity",
     "Preprocess": "offramp_export.network",
     "export": "offramp_export._export",
+    "fine_tune": "offramp_export.fine_tuning",
 }
 
 

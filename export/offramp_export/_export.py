@@ -27,6 +27,7 @@ from offramp_export._mismatch import name_layer
 from offramp_export._run import run_program
 from offramp_export.counting import count
 from offramp_export.parity import Parity, compare, require_agreement
+from offramp_export.targets._card import Card
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,12 +126,16 @@ def export(
         )
     reference = _reference(prepared, example)
 
+    offramp_version = version("offramp")
+    provenance = provenance or Provenance(created_by=f"offramp {offramp_version}")
+    card = Card.make(tuple(labels), len(prepared), provenance.created_by, offramp_version)
     files: dict[str, bytes] = {}
     entries, reports, logits = [], [], {}
     for done, (name, target) in enumerate(zip(names, targets, strict=True)):
         if progress is not None:
             progress(done, len(targets))
         program = target.convert(prepared, edges.carries, calibration_images)
+        program = target.describe(program, card)
         logits[name] = run_program(target, program, example)
         report = compare(name, logits[name], reference, tolerance=target.tolerance)
         try:
@@ -160,7 +165,7 @@ def export(
         stages=_stage_entries(prepared, edges),
         programs=tuple(entries),
         vectors=describe_file("vectors.npz", files["vectors.npz"]),
-        provenance=provenance or Provenance(created_by=f"offramp {version('offramp')}"),
+        provenance=provenance,
     )
     bundle = write_bundle(path, manifest, files, overwrite=overwrite)
     if progress is not None:

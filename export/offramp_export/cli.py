@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from offramp.bundle import InputSpec
     from offramp_export.parity import Parity
@@ -23,6 +24,7 @@ __all__ = ["export"]
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _SHUFFLE_SEED = 0
 _CALIBRATION_IMAGES = 200
+_TRAINING_IMAGES = 20_000  # they are held in memory
 
 
 def export(
@@ -68,6 +70,17 @@ def export(
         list[str] | None,
         typer.Option(help="KEY=VALUE, handed to the factory as text; repeatable."),
     ] = None,
+    fine_tune: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of training images; the stages are trained on them to stand int8 before "
+            "they are exported. No labels are needed: every exit learns what it answered before."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images of --fine-tune.")] = 3,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of --fine-tune, at the start; it falls to zero.")
+    ] = 1e-3,
     vectors: Annotated[int, typer.Option(min=1, help="Test images kept in the bundle.")] = 16,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -96,6 +109,8 @@ def export(
     from offramp_export._export import export as export_stages
     from offramp_export.targets import parse_target
 
+    if fine_tune is not None:
+        stages = _fine_tune(stages, fine_tune, spec, epochs, learning_rate)
     targets = [parse_target(name) for name in target or ["litert/float32"]]
     with console.progress("Converting", len(targets)) as report:
         result = export_stages(
@@ -111,6 +126,19 @@ def export(
         )
     data = {"bundle": str(out), "parity": result.parity}
     console.emit(json, data, lambda: _print(console, out, result.parity))
+
+
+def _fine_tune(
+    stages: Sequence[nn.Module], folder: Path, spec: InputSpec, epochs: int, learning_rate: float
+) -> Sequence[nn.Module]:
+    from offramp.cli import console
+    from offramp_export.fine_tuning import FineTuning, fine_tune
+
+    pictures = _load_images(folder, spec, _TRAINING_IMAGES)
+    batch_size = min(FineTuning().batch_size, len(pictures))
+    options = FineTuning(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
+    with console.progress("Fine-tuning", epochs) as report:
+        return fine_tune(stages, pictures, options, progress=report)
 
 
 def _print(console: Any, out: Path, parity: Sequence[Parity]) -> None:

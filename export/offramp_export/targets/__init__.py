@@ -1,6 +1,7 @@
 """Targets of the export, one module each, behind one interface."""
 
 from offramp_export.targets._base import ConvertedProgram, Target
+from offramp_export.targets._card import Card
 from offramp_export.targets._coreml import CoreML
 from offramp_export.targets._executorch import ExecuTorch
 from offramp_export.targets._litert import LiteRT
@@ -8,6 +9,7 @@ from offramp_export.targets._parse import TARGETS, parse_target
 
 __all__ = [
     "TARGETS",
+    "Card",
     "ConvertedProgram",
     "CoreML",
     "ExecuTorch",

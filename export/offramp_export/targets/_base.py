@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from offramp.bundle import Precision, ProgramStage
+    from offramp_export.targets._card import Card
 
 __all__ = ["ConvertedProgram", "Target"]
 
@@ -75,6 +76,15 @@ class Target(ABC):
         Raises:
             ExportError: The converter refused, with the stage and what to change.
         """
+
+    def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
+        """The program with labels and descriptions where its format has a place for them.
+
+        Args:
+            program: What ``convert`` returned.
+            card: What to say.
+        """
+        return program
 
     @abstractmethod
     def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:

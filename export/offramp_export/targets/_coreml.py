@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -21,6 +22,7 @@ from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._calibration import choose_calibration_images
 from offramp_export.targets._coreml_activations import quantize_activations
+from offramp_export.targets._coreml_metadata import describe_model
 from offramp_export.targets._coreml_outputs import separate_outputs
 from offramp_export.targets._coreml_weights import compress_weights
 from offramp_export.targets._mil import SavedProgram
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import nn
+
+    from offramp_export.targets._card import Card
 
 __all__ = ["CoreML"]
 
@@ -134,6 +138,16 @@ class CoreML(Target):
                 "deployment_target": self.deployment_target,
             },
         )
+
+    def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
+        """Fill in what Xcode shows of a model; see ``Target.describe``."""
+        files = dict(program.files)
+        for path, content in files.items():
+            if path.endswith(".mlmodel"):
+                of_stage = re.search(r"_stage_(\d+)\.mlpackage/", path)
+                first = int(of_stage[1]) if of_stage else 0
+                files[path] = describe_model(content, card, first_stage=first)
+        return replace(program, files=files)
 
     def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Evaluate the saved package; see ``Target.run``.

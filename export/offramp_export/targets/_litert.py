@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, final
 
@@ -15,6 +15,7 @@ from offramp_export._litert.channel_last import ChannelLast
 from offramp_export._litert.compress import compress_weights
 from offramp_export._litert.convert import Signature, convert_signatures
 from offramp_export._litert.flatbuffer import mend, read_stages
+from offramp_export._litert.metadata import describe_stages
 from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.quantize import quantize_stages
 from offramp_export._quiet import quiet
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import nn
+
+    from offramp_export.targets._card import Card
 
 __all__ = ["LiteRT"]
 
@@ -99,6 +102,14 @@ class LiteRT(Target):
             stages=read_stages(program, names),
             exporter=exporter,
         )
+
+    def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
+        """Add TensorFlow Lite's metadata; see ``Target.describe``."""
+        names = [f"stage_{index}" for index in range(len(program.stages))]
+        files = {
+            path: describe_stages(content, names, card) for path, content in program.files.items()
+        }
+        return replace(program, files=files)
 
     def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the file in LiteRT, as the SDK does; see ``Target.run``."""

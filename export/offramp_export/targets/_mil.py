@@ -90,8 +90,9 @@ class SavedProgram:
         graph = self._functions[function]
         weights = self._weights.setdefault(function, {})
         values: dict[str, Tensor] = dict(zip(graph.inputs, inputs, strict=True))
-        for name, value in values.items() if observe is not None else ():
-            observe(name, value)
+        if observe is not None:
+            for name, value in values.items():
+                observe(name, value)
         with torch.no_grad():
             for operation in graph.operations:
                 if operation.op_type == "const":

@@ -176,7 +176,8 @@ def _quantize(**a: Any) -> Tensor:
 
 
 def _dequantize(**a: Any) -> Tensor:
-    x, axis = a["input"], a.get("axis")
+    x: Tensor = a["input"]
+    axis = a.get("axis")
     return (x - _along(a.get("zero_point", 0), x, axis)) * _along(a["scale"], x, axis)
 
 

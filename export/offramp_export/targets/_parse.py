@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from offramp.errors import ExportError
 from offramp_export.targets._coreml import CoreML
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from offramp_export.targets._base import Target
 
 __all__ = ["TARGETS", "parse_target"]
+
+_OLDER: tuple[Literal["iOS16", "iOS17"], ...] = ("iOS16", "iOS17")
 
 _PLAIN: tuple[Target, ...] = (
     *(LiteRT(precision) for precision in ("float32", "float16", "dynamic_int8", "int8")),
@@ -28,7 +30,7 @@ TARGETS: dict[str, Target] = {
         f"{target.runtime}/{target.precision}@{system}": CoreML(target.precision, system)
         for target in _PLAIN
         if isinstance(target, CoreML)
-        for system in (("iOS17",) if target.precision == "int8" else ("iOS16", "iOS17"))
+        for system in (_OLDER[1:] if target.precision == "int8" else _OLDER)
     },
 }
 """Every target by its name: ``runtime/precision``, and ``@option`` where it is not the default."""

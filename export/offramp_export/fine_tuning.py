@@ -1,0 +1,164 @@
+"""Training stages to stand int8: fake-quantised, and distilled from what they were.
+
+Weights and activations are rounded in the forward pass as static int8 rounds them (weights with a
+scale per output channel, symmetric; activations with one scale and zero point per tensor) and the
+gradient passes the rounding straight through, as in Jacob et al., "Quantization and Training of
+Neural Networks for Efficient Integer-Arithmetic-Only Inference" (CVPR 2018). Batch normalisation
+keeps its statistics: folding it into a convolution scales whole output channels, which leaves a
+scale per channel's rounding as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from offramp.errors import ExportError, ShapeError
+from offramp_export._fake_quantization import FakeQuantization, measure_ranges, quantized_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+__all__ = ["FineTuning", "fine_tune"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """How stages are trained to stand int8.
+
+    Attributes:
+        epochs: Passes over the images.
+        learning_rate: At the start; it falls to zero along a half cosine.
+        batch_size: Images per step.
+        temperature: Of the softmax whose outputs are distilled (Hinton et al., 2015).
+        seed: Of the order of the images.
+    """
+
+    epochs: int = 3
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    temperature: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "batch_size", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ExportError(
+                    f"fine-tuning: {name} is {getattr(self, name)}, expected a positive number"
+                )
+
+
+def fine_tune(
+    stages: Sequence[nn.Module],
+    images: NDArray[np.uint8],
+    options: FineTuning | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[nn.Module, ...]:
+    """Copies of the stages, trained so that static int8 answers as the float stages do.
+
+    Every exit is taught the probabilities that the same exit of the float network gives, so the
+    images need no labels. Ranges of activations are measured again before each epoch, as the
+    quantiser will measure them afterwards.
+
+    Args:
+        stages: As ``export`` takes them; they are left alone.
+        images: ``(images, height, width, 3)`` uint8, RGB, from the training data.
+        options: How to train.
+        progress: Called with (epochs done, epochs in all).
+
+    Returns:
+        The stages, in evaluation mode, float32, for ``export`` with the target ``LiteRT("int8")``.
+
+    Raises:
+        ShapeError: The images have another shape or dtype.
+        ExportError: There are fewer images than one batch, or training diverged.
+    """
+    options = options or FineTuning()
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise ShapeError(
+            f"images is {images.dtype} {images.shape}, expected uint8 (images, height, width, 3)"
+        )
+    if len(images) < options.batch_size:
+        raise ExportError(
+            f"fine-tuning was given {len(images)} images, expected at least one batch of "
+            f"{options.batch_size}; pass more images or a smaller batch_size"
+        )
+    teacher = _prepare(stages)
+    student = _prepare(stages)
+    parameters = [parameter for stage in student for parameter in stage.parameters()]
+    unique = list({id(parameter): parameter for parameter in parameters}.values())
+    for parameter in unique:
+        parameter.requires_grad_(True)
+    steps = len(images) // options.batch_size
+    optimizer = torch.optim.Adam(unique, options.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs * steps)
+    generator = np.random.default_rng(options.seed)
+    for epoch in range(options.epochs):
+        if progress is not None:
+            progress(epoch, options.epochs)
+        quantization = measure_ranges(student, images, options.batch_size)
+        order = generator.permutation(len(images))[: steps * options.batch_size]
+        for chosen in order.reshape(steps, options.batch_size):
+            batch = torch.from_numpy(images[chosen].astype(np.float32))
+            loss = _loss(teacher, student, quantization, batch, options.temperature)
+            if not bool(torch.isfinite(loss)):
+                raise ExportError(
+                    f"fine-tuning diverged in epoch {epoch + 1}; lower the learning rate, now "
+                    f"{options.learning_rate:g}"
+                )
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    if progress is not None:
+        progress(options.epochs, options.epochs)
+    for parameter in unique:
+        parameter.requires_grad_(False)
+    return student
+
+
+def _prepare(stages: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
+    # Copied together, so that what they share stays shared.
+    copies = copy.deepcopy(list(stages))
+    for stage in copies:
+        stage.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+    return tuple(copies)
+
+
+def _loss(
+    teacher: Sequence[nn.Module],
+    student: Sequence[nn.Module],
+    quantization: FakeQuantization,
+    batch: Tensor,
+    temperature: float,
+) -> Tensor:
+    """The divergence of the exits' probabilities, averaged over exits and images."""
+    losses = []
+    with torch.no_grad():
+        wanted = []
+        carry: tuple[Tensor, ...] = (batch,)
+        for stage in teacher:
+            logits, *carried = stage(*carry)
+            wanted.append(logits)
+            carry = tuple(carried)
+    for logits, target in zip(quantized_run(student, quantization, batch), wanted, strict=True):
+        losses.append(
+            F.kl_div(
+                F.log_softmax(logits / temperature, 1),
+                F.log_softmax(target / temperature, 1),
+                reduction="batchmean",
+                log_target=True,
+            )
+            * temperature**2
+        )
+    return torch.stack(losses).mean()
