@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     _Turn: TypeAlias = tuple[
         Callable[[], int | None],
         Callable[[], Logits],
-        *tuple[float, float, Callable[[Logits], bool] | None],
+        float,
+        float,
+        Callable[[Logits], bool] | None,
     ]
     Walk: TypeAlias = Callable[
         [NDArray[np.uint8], float | None], tuple[int, Reason, list[float], Logits]
@@ -166,11 +168,11 @@ def _make_walk(
     patient: list[_Turn] = []
     for exit, (stage, decider) in enumerate(zip(stages, rule.deciders, strict=True)):
         read = stage.logits_list if few else stage.logits  # few floats are quicker than an array
-        bounds = (0.0, 0.0, None) if decider is None else decider
-        hurried.append((stage.run, read, *bounds))
+        below, above, decide = (0.0, 0.0, None) if decider is None else decider
+        hurried.append((stage.run, read, below, above, decide))
         # Where nobody asks an exit, and it need not answer in a hurry, there is nothing to read.
         unread = decider is None and exit < last
-        patient.append((stage.run, list if unread else read, *bounds))
+        patient.append((stage.run, list if unread else read, below, above, decide))
     by_lead, lowest = rule.by_lead, -math.inf
     next_limits_s = (*(1e-3 * limit_ms for limit_ms in limits_ms[1:]), -math.inf)
 
