@@ -106,20 +106,6 @@ def test_the_base_is_left_in_its_mode() -> None:
     assert base.training
 
 
-class Shuffle(nn.Module):
-    """Shuffles channels between two groups, as ShuffleNet does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(8, 8, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        images, channels, height, width = x.shape
-        parts = x.view(images, 2, channels // 2, height, width).transpose(1, 2)
-        return parts.reshape(images, channels, height, width)
-
-
 class Twice(nn.Module):
     """Uses one block twice."""
 
@@ -170,7 +156,6 @@ def test_the_gate_of_squeeze_and_excitation_is_tied_to_what_it_gates() -> None:
 @pytest.mark.parametrize(
     "middle",
     [
-        Shuffle(),
         Twice(),
         Sliced(),
         Gated(),
