@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class TestCell(SpaceContract):
     def make_space(self) -> Space:
-        return Cell(image_shape=(16, 16), num_classes=7, num_stages=3, blocks=3, filters=8)
+        return Cell(image_shape=(16, 16), num_classes=7, blocks=3, filters=8, levels=2)
 
     def refused(self) -> Architecture:
         return {**self.make_space().neutral(), "block_3_input_1": "block_2"}  # type: ignore[dict-item]
