@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import combinations, pairwise
 from math import comb
 from typing import TYPE_CHECKING, final
@@ -23,10 +22,14 @@ if TYPE_CHECKING:
     from offramp_search.spaces._base import Architecture
     from offramp_search.spaces._steps import StagePlan, Tensor
 
+    _Planned = tuple[tuple[StagePlan, ...], dict[Tensor, tuple[int, ...]]]
+
 __all__ = ["Cell"]
 
 _EXITS = "exits"
 _MOST_EXITS = 1_000
+_REMEMBERED = 4096
+"""Plans kept: cost, blocks and build ask for the same one in turn."""
 
 
 @final
@@ -92,7 +95,7 @@ class Cell(Space):
         self._num_stages = num_stages
         self._blocks = blocks
         self._decisions = self._make_decisions()
-        self._plan = lru_cache(4096)(self._make_plan)
+        self._plans: dict[tuple[tuple[_form.CellBlock, ...], str], _Planned] = {}
 
     @property
     def num_stages(self) -> int:
@@ -165,7 +168,7 @@ class Cell(Space):
 
     def _make_decisions(self) -> dict[str, CategoricalDistribution]:
         operations = CategoricalDistribution(_form.OPERATIONS)
-        decisions = {}
+        decisions: dict[str, CategoricalDistribution] = {}
         for block in range(1, self._blocks + 1):
             inputs = _form.inputs_of(block)
             first = inputs if block == 1 else (_form.ABSENT, *inputs)
@@ -201,18 +204,18 @@ class Cell(Space):
                 )
         return _form.read(architecture, self._blocks)
 
-    def _planned(
-        self, architecture: Architecture
-    ) -> tuple[tuple[StagePlan, ...], dict[Tensor, tuple[int, ...]]]:
+    def _planned(self, architecture: Architecture) -> _Planned:
         blocks = self._read(architecture)
         if isinstance(blocks, str):
             raise ValueError(f"the architecture is refused: {blocks}")
-        return self._plan(blocks, str(architecture[_EXITS]))
-
-    def _make_plan(
-        self, blocks: tuple[_form.CellBlock, ...], exits: str
-    ) -> tuple[tuple[StagePlan, ...], dict[Tensor, tuple[int, ...]]]:
-        return _plan.plan(self._stack, blocks, tuple(map(int, exits.split("+"))))
+        exits = str(architecture[_EXITS])
+        planned = self._plans.get((blocks, exits))
+        if planned is None:
+            if len(self._plans) >= _REMEMBERED:
+                self._plans.clear()
+            planned = _plan.plan(self._stack, blocks, tuple(map(int, exits.split("+"))))
+            self._plans[blocks, exits] = planned
+        return planned
 
     def _sum(self, architecture: Architecture, which: int) -> tuple[int, ...]:
         stages, shapes = self._planned(architecture)
