@@ -173,7 +173,7 @@ class PNASSampler(WholeSampler):
             )
             ties = np.round(scores, _TIED)
             costs = [self._cost_of(numbers) for numbers in candidates]
-            order = np.lexsort((costs, -ties))
+            order = np.lexsort((np.array(costs), -ties))
         return [candidates[at] for at in order[: self._beam].tolist()]
 
     def _candidates(

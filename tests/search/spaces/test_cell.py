@@ -105,7 +105,7 @@ def test_progressive_search_adds_one_block_a_level() -> None:
             beam=4,
             first=1,
             most_first=12,
-            surrogate=surrogate,  # type: ignore[arg-type]
+            surrogate=surrogate,
             allowed=lambda a: SPACE.refusal(a) is None,
             canonical=SPACE.canonical,
             cost=lambda a: sum(SPACE.cost(a)),

@@ -124,7 +124,7 @@ class Cell(Space):
             (str(choice) for choice in self._decisions[_EXITS].choices),
             key=lambda choice: sum(int(cells) ** 2 for cells in choice.split("+")),
         )
-        return {**plain, **wanted, _EXITS: even}  # type: ignore[dict-item]
+        return {**plain, **wanted, _EXITS: even}
 
     def canonical(self, architecture: Architecture) -> Hashable:
         """Equal for cells whose blocks or whose blocks' halves are in another order."""
