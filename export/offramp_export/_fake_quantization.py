@@ -69,7 +69,11 @@ def measure_ranges(
 
     def observe(place: Place, value: Tensor) -> Tensor:
         low, high = ranges.get(place, (0.0, 0.0))
-        ranges[place] = (min(low, float(value.min())), max(high, float(value.max())))
+        # numpy's functions keep what is not a number, so that divergence shows.
+        ranges[place] = (
+            float(np.minimum(low, float(value.min()))),
+            float(np.maximum(high, float(value.max()))),
+        )
         return value
 
     with torch.no_grad():

@@ -11,6 +11,7 @@ scale per channel's rounding as it is.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -107,15 +108,14 @@ def fine_tune(
         if progress is not None:
             progress(epoch, options.epochs)
         quantization = measure_ranges(student, images, options.batch_size)
+        if not all(math.isfinite(bound) for bounds in quantization.values() for bound in bounds):
+            raise _diverged(epoch, options)
         order = generator.permutation(len(images))[: steps * options.batch_size]
         for chosen in order.reshape(steps, options.batch_size):
             batch = torch.from_numpy(images[chosen].astype(np.float32))
             loss = _loss(teacher, student, quantization, batch, options.temperature)
             if not bool(torch.isfinite(loss)):
-                raise ExportError(
-                    f"fine-tuning diverged in epoch {epoch + 1}; lower the learning rate, now "
-                    f"{options.learning_rate:g}"
-                )
+                raise _diverged(epoch, options)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -125,6 +125,13 @@ def fine_tune(
     for parameter in unique:
         parameter.requires_grad_(False)
     return student
+
+
+def _diverged(epoch: int, options: FineTuning) -> ExportError:
+    return ExportError(
+        f"fine-tuning diverged by epoch {epoch + 1}; lower the learning rate, now "
+        f"{options.learning_rate:g}"
+    )
 
 
 def _prepare(stages: Sequence[nn.Module]) -> tuple[nn.Module, ...]:

@@ -128,5 +128,5 @@ def test_bad_input_is_said() -> None:
         fine_tune(_uneven(), contract_images(8))
     with pytest.raises(ShapeError, match="images is float32"):
         fine_tune(_uneven(), contract_images(40).astype(np.float32))
-    with pytest.raises(ExportError, match="diverged in epoch 1; lower the learning rate"):
+    with pytest.raises(ExportError, match="diverged by epoch 2; lower the learning rate"):
         fine_tune(_uneven(), contract_images(64), FineTuning(learning_rate=1e30))
