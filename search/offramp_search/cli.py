@@ -13,7 +13,7 @@ from offramp.cli import console
 
 if TYPE_CHECKING:
     from offramp_search.engine import Engine
-    from offramp_search.pipeline import Outcome, Reporter
+    from offramp_search.pipeline import Outcome, Reporter, Settings
 
 __all__ = ["demo", "methods", "search"]
 
@@ -32,6 +32,7 @@ METHODS = tuple(
         ("s2dnas", "REINFORCE", "Yuan et al. 2020, arXiv 1911.07033"),
         ("pnas", "level by level, surrogate", "Liu et al. 2018, arXiv 1712.00559"),
         ("ddpnas", "distribution pruning", "Zheng et al. 2019, arXiv 1905.13543"),
+        ("unnas", "DARTS over relaxed choices", "Liu et al. 2020, arXiv 2003.12056"),
         ("evolution", "regularised evolution", "Real et al. 2019, arXiv 1802.01548"),
         ("tpe", "tree of Parzen estimators", "Bergstra et al. 2011; Optuna's"),
         ("nsga2", "NSGA-II", "Deb et al. 2002; Optuna's"),
@@ -92,9 +93,34 @@ def search(
     out: Annotated[Path, typer.Option("--out", help="Where every step leaves its file.")],
     data: DataOption,
     method: Annotated[
-        Literal["s2dnas", "pnas", "ddpnas", "evolution", "tpe", "nsga2", "random"],
+        Literal["s2dnas", "pnas", "ddpnas", "unnas", "evolution", "tpe", "nsga2", "random"],
         typer.Option("--method", help="See offramp methods."),
     ] = "s2dnas",
+    objective: Annotated[
+        Literal["labels", "rotation", "colorization", "jigsaw"] | None,
+        typer.Option(
+            "--objective",
+            help="What architectures are compared by. All but labels look at no label while they "
+            "search. Without it jigsaw for --method unnas, and labels for the others.",
+            show_default=False,
+        ),
+    ] = None,
+    train_data: Annotated[
+        str | None,
+        typer.Option(
+            "--train-data",
+            help="Labelled images to train and certify what is found on, if --data has no labels: "
+            "without it the search leaves architecture.json and stops.",
+            show_default=False,
+        ),
+    ] = None,
+    evaluator: Annotated[
+        Literal["shared", "fine-tune"],
+        typer.Option(
+            help="One network of shared weights for all architectures, or, with an objective other "
+            "than labels, --shared-epochs of training for each."
+        ),
+    ] = "shared",
     base: Annotated[
         str,
         typer.Option(
@@ -252,8 +278,11 @@ def search(
             raise typer.BadParameter(f"{name} must be above 0, got {value}")
     no_budget = budget_mean_ms is None and budget_worst_ms is None and budget_size_bytes is None
     recipe = Recipe(epochs=epochs, horizontal_flip=True, pad_crop=2)
+    objective = objective or ("jigsaw" if method == "unnas" else "labels")
     settings = Settings(
         method=method,
+        objective=objective,
+        evaluator=evaluator,
         source=data,
         image_shape=None if image_size is None else (image_size, image_size),
         base=base,
@@ -287,13 +316,20 @@ def search(
         confidence=confidence,
         seed=seed,
     )
-    outcome = run_pipeline(
-        settings,
-        out,
-        cache=cache,
-        reporter=_reporter(),
-        engine=_make_engine(engine, workers, ray_address),
-    )
+    reporter = _reporter()
+    workplace = _make_engine(engine, workers, ray_address)
+    if objective != "labels":
+        found = _search_label_free(
+            settings, out, cache, reporter, workplace, train_data, as_json=as_json
+        )
+        if found is None:
+            return
+        settings = found
+    elif train_data is not None:
+        raise typer.BadParameter(
+            "--train-data is for searches without labels; give an --objective other than labels"
+        )
+    outcome = run_pipeline(settings, out, cache=cache, reporter=reporter, engine=workplace)
     plot_outcome(outcome, out / "result.png")
     _emit(as_json, outcome, [f"plot: {out / 'result.png'}"])
 
@@ -306,6 +342,56 @@ def _make_engine(name: str, workers: int, ray_address: str | None) -> Engine:
     if ray_address is not None:
         raise typer.BadParameter("--ray-address goes with --engine ray")
     return LocalEngine(workers)
+
+
+def _search_label_free(
+    settings: Settings,
+    out: Path,
+    cache: Path,
+    reporter: Reporter,
+    engine: Engine,
+    train_data: str | None,
+    *,
+    as_json: bool,
+) -> Settings | None:
+    """Search without labels; the settings to go on with, or nothing if there are no labels."""
+    from dataclasses import replace
+
+    from offramp.errors import DataError
+    from offramp_search.data import is_unlabelled, open_source
+    from offramp_search.pipeline import search_label_free
+
+    if settings.architecture is not None:
+        raise DataError("an --architecture needs no search; leave out --objective and --method")
+    for source in (settings.source, train_data):
+        if source is not None:
+            open_source(source, folder_cache=cache)  # a misspelt one is refused before all else
+    labelled = train_data in (None, settings.source) and not is_unlabelled(settings.source)
+    found = search_label_free(
+        settings,
+        out / "label-free",
+        cache=cache,
+        reporter=reporter,
+        labelled=labelled,
+        engine=engine,
+    )
+    source = settings.source if labelled else train_data
+    if source is None:
+        path = out / "label-free" / "architecture.json"
+        reporter.say(
+            "the images have no labels, so nothing was trained; go on with offramp search "
+            f"--data LABELLED --architecture {path}, or give --train-data LABELLED here"
+        )
+        console.emit(as_json, {"architecture": dict(found)}, lambda: print(path))
+        return None
+    return replace(
+        settings,
+        source=source,
+        architecture=dict(found),
+        method="s2dnas",
+        objective="labels",
+        evaluator="shared",
+    )
 
 
 def methods(as_json: JsonOption = False) -> None:

@@ -6,6 +6,7 @@ from offramp_search.data._folder import ImageFolder
 from offramp_search.data._hub import Hub, Parquet
 from offramp_search.data._load import load_data, open_source
 from offramp_search.data._split import Shares, split, take_stratified
+from offramp_search.data._unlabelled import is_unlabelled, read_unlabelled
 
 __all__ = [
     "FashionMnist",
@@ -17,8 +18,10 @@ __all__ = [
     "Source",
     "SourceImages",
     "Splits",
+    "is_unlabelled",
     "load_data",
     "open_source",
+    "read_unlabelled",
     "split",
     "take_stratified",
 ]

@@ -1,6 +1,7 @@
 """From images to a certified bundle, in steps that each leave a file and are not done twice."""
 
 from offramp_search.pipeline._context import load_splits
+from offramp_search.pipeline._label_free import search_label_free
 from offramp_search.pipeline._measure import Measured, measure_interleaved
 from offramp_search.pipeline._outcome import Outcome, Row
 from offramp_search.pipeline._present import COLUMNS, as_figures, plot_outcome, table_rows
@@ -25,6 +26,7 @@ __all__ = [
     "plot_outcome",
     "random_architecture",
     "run_pipeline",
+    "search_label_free",
     "static_network",
     "table_rows",
 ]

@@ -21,7 +21,7 @@ from offramp_search.pipeline._bundle_steps import (
 from offramp_search.pipeline._context import Context, bind_data, load_splits
 from offramp_search.pipeline._outcome import Outcome, make_rows
 from offramp_search.pipeline._reporter import Reporter
-from offramp_search.pipeline._search_step import make_budget, search_architecture
+from offramp_search.pipeline._search_step import make_budget, make_table, search_architecture
 from offramp_search.pipeline._smaller import Smaller, equally_accurate, make_smaller
 from offramp_search.pipeline._train_steps import (
     last_exit,
@@ -115,7 +115,7 @@ def run_pipeline(
         )
     found, architecture = None, settings.architecture
     if architecture is None:
-        found = search_architecture(context, space, evaluator, budget, engine)
+        found = search_architecture(context, space, budget, evaluator, make_table(context), engine)
         architecture = found.best.architecture
     if isinstance(space, StaticTransform) and masked is not None:
         network = train_final(context, space, masked, architecture, static)

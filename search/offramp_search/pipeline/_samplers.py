@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from offramp_search.devices import LatencyTable
     from offramp_search.spaces import Architecture, Space
 
-__all__ = ["Method", "make_sampler"]
+__all__ = ["Limits", "Method", "make_sampler"]
 
 Method = Literal["s2dnas", "pnas", "ddpnas", "evolution", "tpe", "nsga2", "random"]
 
@@ -58,7 +58,7 @@ def make_sampler(
         table: Where latencies are looked up.
         trials: Architectures that will be evaluated.
     """
-    limits = _Limits(space, budget, table)
+    limits = Limits(space, budget, table)
     decisions = space.decisions()
     if method == "s2dnas":
         return ReinforceSampler(seed)
@@ -105,7 +105,7 @@ def make_sampler(
 
 
 @final
-class _Limits:
+class Limits:
     """What a budget allows, as far as the measured blocks tell."""
 
     def __init__(self, space: Space, budget: Budget, table: LatencyTable) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from offramp_search.pipeline._context import Context
     from offramp_search.spaces import Block, Space
 
-__all__ = ["make_budget", "search_architecture"]
+__all__ = ["make_budget", "make_table", "measure_blocks", "search_architecture"]
 
 # Enough to know nearly all blocks of a small network; a large one's others are measured when they
 # are first proposed.
@@ -38,20 +38,27 @@ def make_budget(context: Context, static_ms: float) -> Budget:
 def search_architecture(
     context: Context,
     space: Space,
-    evaluator: Evaluator,
     budget: Budget,
+    evaluator: Evaluator,
+    table: LatencyTable,
     engine: Engine | None = None,
+    *,
+    answers: str = "labels",
 ) -> SearchResult:
-    """Find the most accurate architecture that keeps the budget; goes on where it was left."""
+    """Find the architecture that answers best and keeps the budget; goes on where it was left.
+
+    Args:
+        context: What every step needs.
+        space: What may be built.
+        budget: What is limited.
+        evaluator: What gives an architecture its outputs.
+        table: Where latencies are looked up.
+        engine: Where architectures are evaluated; ``None`` is this process.
+        answers: What is answered: ``labels``, or the name of an objective.
+    """
     settings = context.settings
-    table = LatencyTable(
-        context.folder / "latency",
-        HostDevice(),
-        precision=settings.latency_precision,
-        threads=1,
-        runs=settings.latency_runs,
-    )
-    _measure_blocks(context, space, table)
+    assert settings.method != "unnas"
+    measure_blocks(context, space, table)
     sampler = make_sampler(
         settings.method, settings.seed, space, budget, table, trials=settings.trials
     )
@@ -69,7 +76,11 @@ def search_architecture(
             trials=settings.trials,
             folder=context.folder / "search",
             seed=settings.seed,
-            settings={"base": settings.base, "data": context.splits.search.sha256},
+            settings={
+                "base": settings.base,
+                "data": context.splits.search.sha256,
+                "answers": answers,
+            },
             engine=engine,
             progress=show,
         )
@@ -81,7 +92,19 @@ def search_architecture(
     return result
 
 
-def _measure_blocks(context: Context, space: Space, table: LatencyTable) -> None:
+def make_table(context: Context) -> LatencyTable:
+    """The latency table of this machine, in the precision that the budget counts."""
+    settings = context.settings
+    return LatencyTable(
+        context.folder / "latency",
+        HostDevice(),
+        precision=settings.latency_precision,
+        threads=1,
+        runs=settings.latency_runs,
+    )
+
+
+def measure_blocks(context: Context, space: Space, table: LatencyTable) -> None:
     """Measure the blocks of many architectures together, before the first is proposed.
 
     One program that holds them all is converted and measured faster than many small ones, and its

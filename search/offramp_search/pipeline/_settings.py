@@ -27,6 +27,9 @@ class Settings:
 
     Attributes:
         method: One that ``offramp methods`` lists.
+        objective: What architectures are compared by: labels, or a task that needs none.
+        evaluator: Whether all architectures share one network, or each is trained on its own (for
+            objectives without labels).
         source: The images; see ``offramp_search.data.open_source``.
         image_shape: Height and width to bring them to; ``None`` keeps their own.
         base: The static network to start from; see ``offramp_search.bases.load_base``.
@@ -68,7 +71,9 @@ class Settings:
         seed: Of everything.
     """
 
-    method: Method = "s2dnas"
+    method: Method | Literal["unnas"] = "s2dnas"
+    objective: Literal["labels", "rotation", "colorization", "jigsaw"] = "labels"
+    evaluator: Literal["shared", "fine-tune"] = "shared"
     source: str
     image_shape: tuple[int, int] | None = None
     base: str = "vgg_small"
@@ -107,6 +112,18 @@ class Settings:
             raise DataError(
                 "smaller static networks are cut from the base's layers, which the space of cells "
                 "does not have; leave them out, or search the static transform"
+            )
+        if self.space == "cell" and (self.objective != "labels" or self.method == "unnas"):
+            raise DataError(
+                "searching without labels goes over the static transform; leave --space cell out, "
+                "or search with labels"
+            )
+        if self.objective == "labels" and self.method == "unnas":
+            raise DataError("unnas searches without labels; choose another objective than labels")
+        if self.objective == "labels" and self.evaluator == "fine-tune":
+            raise DataError(
+                "with labels architectures share one network; give an objective without labels to "
+                "train each on its own"
             )
         for share in self.smaller_shares:
             if not 0 < share < 1 or share * self.groups % 1:

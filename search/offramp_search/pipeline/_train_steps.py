@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from offramp_export.network import MultiStageNetwork
     from offramp_search.bases import Base
+    from offramp_search.objectives import Examples
     from offramp_search.pipeline._context import Context
     from offramp_search.spaces import Architecture, Space, StaticTransform
     from offramp_search.spaces.static_transform import MaskedNetwork
@@ -34,6 +36,7 @@ __all__ = [
     "train_base",
     "train_final",
     "train_new",
+    "train_once",
     "train_shared",
     "train_smaller",
 ]
@@ -58,7 +61,7 @@ def train_base(context: Context, base: Base) -> MultiStageNetwork:
     """The static network as one stage, trained in place unless it came with weights."""
     network = static_network(base)
     if context.settings.base_weights is None:
-        _train_once(context, "base", network, context.settings.base_recipe)
+        train_once(context, "base", network, context.settings.base_recipe)
     return network.eval()
 
 
@@ -71,7 +74,7 @@ def train_shared(
     def choose(step: int, generator: np.random.Generator) -> None:
         masked.select(random_architecture(space, generator))
 
-    _train_once(
+    train_once(
         context, "shared", masked, context.settings.shared_recipe, teacher, before_step=choose
     )
     return masked.eval()
@@ -86,7 +89,7 @@ def train_final(
 ) -> MultiStageNetwork:
     """The network that was found, from the shared weights on."""
     network = _inherit(context, "network", space, masked, architecture)
-    _train_once(context, "network", network, context.settings.final_recipe, teacher)
+    train_once(context, "network", network, context.settings.final_recipe, teacher)
     return network.eval()
 
 
@@ -97,7 +100,7 @@ def train_new(
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(context.settings.seed)
         network = space.build(architecture)
-    _train_once(context, "network", network, context.settings.base_recipe, teacher)
+    train_once(context, "network", network, context.settings.base_recipe, teacher)
     return network.eval()
 
 
@@ -117,7 +120,7 @@ def train_smaller(
     name = smaller_name(share)
     whole = _inherit(context, name, space, masked, space.width_architecture(shares))
     network = first_stage_alone(whole)
-    _train_once(context, name, network, context.settings.final_recipe, teacher)
+    train_once(context, name, network, context.settings.final_recipe, teacher)
     return network.eval()
 
 
@@ -152,7 +155,7 @@ def _weights_path(context: Context, name: str) -> Path:
     return context.folder / f"{name}.safetensors"
 
 
-def _train_once(
+def train_once(
     context: Context,
     name: str,
     network: nn.Module,
@@ -160,7 +163,9 @@ def _train_once(
     teacher: MultiStageNetwork | None = None,
     *,
     before_step: Callable[[int, np.random.Generator], None] | None = None,
+    transform: Callable[[NDArray[np.float32], np.random.Generator], Examples] | None = None,
 ) -> None:
+    """Train a network, unless its weights are there already; goes on where it was left."""
     path = _weights_path(context, name)
     if path.exists():
         load_weights(network, path)
@@ -181,6 +186,7 @@ def _train_once(
             seed=context.settings.seed,
             progress=show,
             before_step=before_step,
+            transform=transform,
         )
     save_weights(network, path)
     checkpoint.unlink(missing_ok=True)

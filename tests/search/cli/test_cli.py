@@ -29,7 +29,7 @@ def test_methods_lists_what_there_is(tmp_path: Path) -> None:
     done = offramp("methods", "--json", folder=tmp_path)
     assert done.returncode == 0
     listed = {entry["method"]: entry for entry in json.loads(done.stdout)}
-    assert listed.keys() == set(get_args(Method))
+    assert listed.keys() == {*get_args(Method), "unnas"}
     assert "1911.07033" in listed["s2dnas"]["source"]
 
 
@@ -47,6 +47,14 @@ def test_help_is_there(command: str, tmp_path: Path) -> None:
         (["--data", "nonsense", "--out", "o"], "is no folder, and no data set either"),
         (["--data", "x", "--out", "o", "--budget-mean-ms", "-1"], "--budget-mean-ms"),
         (["--data", "x", "--out", "o", "--method", "magic"], "magic"),
+        (["--data", "x", "--out", "o", "--objective", "magic"], "magic"),
+        (["--data", "x", "--out", "o", "--objective", "jigsaw"], "is no folder, and no data"),
+        (["--data", "x", "--out", "o", "--train-data", "y"], "searches without labels"),
+        (
+            ["--data", "x", "--out", "o", "--method", "unnas", "--objective", "labels"],
+            "unnas searches without labels",
+        ),
+        (["--data", "x", "--out", "o", "--evaluator", "fine-tune"], "share one network"),
         (["--data", "x", "--out", "o", "--smaller", "half"], "numbers such as 0.25,0.5"),
         (["--data", "x", "--out", "o", "--ray-address", "auto"], "goes with --engine ray"),
         (["--data", "x", "--out", "o", "--smaller", "0.3"], "give multiples of 1/8 below 1"),

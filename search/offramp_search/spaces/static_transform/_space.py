@@ -17,6 +17,7 @@ from offramp_search.spaces.static_transform import _labels, _plan
 from offramp_search.spaces.static_transform._graph import read_graph
 from offramp_search.spaces.static_transform._labelling import Labelling, label
 from offramp_search.spaces.static_transform._masked import MaskedNetwork
+from offramp_search.spaces.static_transform._relaxed import RelaxedTransform
 from offramp_search.spaces.static_transform._units import find_units
 
 if TYPE_CHECKING:
@@ -141,6 +142,10 @@ class StaticTransform(Space):
     def parameters(self, architecture: Architecture) -> tuple[int, ...]:
         """Trainable parameters that each stage adds, exits included."""
         return self._sum(architecture, "parameters")
+
+    def relaxed(self) -> RelaxedTransform:
+        """A new network of shared weights, the base's, that answers as a mixture of all."""
+        return RelaxedTransform(self.masked(), self._graph, self._units, self._num_stages)
 
     def blocks(self, architecture: Architecture) -> tuple[tuple[_blocks.OperatorBlock, ...], ...]:
         """The blocks of each stage: a layer, what feeds it and what follows it."""

@@ -1,0 +1,85 @@
+"""Searches of real images without labels, on the real latency of this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from offramp_search.pipeline import Reporter, Settings, search_label_free
+from offramp_search.training import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_BASE = """
+import torch
+from torch import nn
+
+
+def tiny(classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(16, classes),
+    )
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(80):
+        pixels = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((32, 32)).save(photos / f"{index}.png")
+    (tmp_path / "tiny_base.py").write_text(_BASE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return {
+        "source": str(photos),
+        "base": "tiny_base:tiny",
+        "groups": 2,
+        "trials": 3,
+        "mean_ms": 5.0,
+        "mean_share": None,
+        "latency_runs": 5,
+        "shared_recipe": Recipe(epochs=1, batch_size=16, learning_rate=0.02),
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "objective", "evaluator"),
+    [
+        ("random", "rotation", "shared"),
+        ("evolution", "colorization", "fine-tune"),
+        ("unnas", "jigsaw", "shared"),
+    ],
+)
+def test_a_folder_of_photos_is_searched_and_not_twice(
+    settings: dict[str, Any],
+    tmp_path: Path,
+    method: Any,
+    objective: Any,
+    evaluator: Any,
+) -> None:
+    said: list[str] = []
+    chosen = Settings(method=method, objective=objective, evaluator=evaluator, **settings)
+
+    def run() -> Any:
+        return search_label_free(
+            chosen,
+            tmp_path / "out",
+            cache=tmp_path / "cache",
+            reporter=Reporter(say=said.append),
+            labelled=False,
+        )
+
+    found = run()
+    assert isinstance(found, dict)
+    assert all("+" in choice for choice in found.values())
+    assert any("no label is looked at" in line for line in said)
+    assert run() == found
+    assert said[-1] == "architecture found in architecture.json"
