@@ -65,7 +65,7 @@ def test_the_rule_of_sizes_can_fail(make_package: Path) -> None:
         "import offramp.cli",
         "import offramp.calibration, offramp.bundle, offramp.images, offramp.policy",
         "import offramp_export.cli",
-        "import offramp_search.cli",
+        "import offramp_search.cli.search",
     ],
 )
 def test_imports_are_light(statement: str) -> None:

@@ -49,9 +49,7 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
 
 def test_the_command_prints_a_table_and_draws(tmp_path: Path) -> None:
     runs = [str(make_run(tmp_path / name, seed=seed)) for seed, name in enumerate("ab")]
-    code = (
-        "import sys, typer; from offramp_search.comparison_cli import compare; typer.run(compare)"
-    )
+    code = "import sys, typer; from offramp_search.cli.compare import compare; typer.run(compare)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         [*command, *runs, "--plot", str(tmp_path / "fronts.png")],

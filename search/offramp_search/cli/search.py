@@ -1,92 +1,22 @@
-"""The commands that search: ``offramp search``, ``offramp demo``, ``offramp methods``."""
+"""The command ``offramp search``."""
 
+# ruff: noqa: TC001 - typer reads the annotations at run time
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from offramp.cli import console
+from offramp_search.cli._options import CacheOption, DataOption, JsonOption, SeedOption
+from offramp_search.cli._output import emit, make_reporter
 
 if TYPE_CHECKING:
     from offramp_search.engine import Engine
-    from offramp_search.pipeline import Outcome, Reporter, Settings
+    from offramp_search.pipeline import Reporter, Settings
 
-__all__ = ["demo", "methods", "search"]
-
-_SPACE = "static_transform or cell"
-_EVALUATOR = "shared weights, or short training for cell"
-
-METHODS = tuple(
-    {
-        "method": method,
-        "space": _SPACE,
-        "sampler": sampler,
-        "evaluator": _EVALUATOR,
-        "source": source,
-    }
-    for method, sampler, source in (
-        ("s2dnas", "REINFORCE", "Yuan et al. 2020, arXiv 1911.07033"),
-        ("pnas", "level by level, surrogate", "Liu et al. 2018, arXiv 1712.00559"),
-        ("ddpnas", "distribution pruning", "Zheng et al. 2019, arXiv 1905.13543"),
-        ("unnas", "DARTS over relaxed choices", "Liu et al. 2020, arXiv 2003.12056"),
-        ("evolution", "regularised evolution", "Real et al. 2019, arXiv 1802.01548"),
-        ("tpe", "tree of Parzen estimators", "Bergstra et al. 2011; Optuna's"),
-        ("nsga2", "NSGA-II", "Deb et al. 2002; Optuna's"),
-        ("random", "uniform", "baseline"),
-    )
-)
-
-DataOption = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        help="A folder with one sub-folder of images per class, a folder with train.parquet, "
-        "fashion-mnist, or a hub name OWNER/NAME.",
-    ),
-]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-CacheOption = Annotated[
-    Path,
-    typer.Option("--cache", help="Where downloaded images are kept.", envvar="OFFRAMP_CACHE"),
-]
-
-
-def demo(
-    data: DataOption = "fashion-mnist",
-    out: Annotated[Path, typer.Option("--out", help="Where every step leaves its file.")] = Path(
-        "runs/demo"
-    ),
-    seed: SeedOption = 0,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny sizes: shows that every step works, no more.")
-    ] = False,
-    result: Annotated[
-        Path | None,
-        typer.Option("--result", help="Write the result here, too.", show_default=False),
-    ] = None,
-    cache: CacheOption = Path(".cache"),
-    as_json: JsonOption = False,
-) -> None:
-    """Show the whole way on real images: train, search, export, certify, measure.
-
-    On two cores it takes less than ten minutes. What is in the --out folder already is not done
-    again.
-    """
-    from offramp_search.demo import run_demo
-
-    outcome = run_demo(
-        data, out, cache=cache, seed=seed, quick=quick, result=result, reporter=_reporter()
-    )
-    images = sorted(str(path) for path in (out / "images").iterdir())
-    # As it was called, so that the line works whether or not the environment is active.
-    program = sys.argv[0] if Path(sys.argv[0]).name == "offramp" else "offramp"
-    line = f"{program} predict {outcome.dynamic.path} {' '.join(images[:3])}"
-    _emit(as_json, outcome, [f"plot: {out / 'demo.png'}", f"try: {line}"])
+__all__ = ["search"]
 
 
 def search(
@@ -316,7 +246,7 @@ def search(
         confidence=confidence,
         seed=seed,
     )
-    reporter = _reporter()
+    reporter = make_reporter()
     workplace = _make_engine(engine, workers, ray_address)
     if objective != "labels":
         found = _search_label_free(
@@ -331,7 +261,7 @@ def search(
         )
     outcome = run_pipeline(settings, out, cache=cache, reporter=reporter, engine=workplace)
     plot_outcome(outcome, out / "result.png")
-    _emit(as_json, outcome, [f"plot: {out / 'result.png'}"])
+    emit(as_json, outcome, [f"plot: {out / 'result.png'}"])
 
 
 def _make_engine(name: str, workers: int, ray_address: str | None) -> Engine:
@@ -394,18 +324,6 @@ def _search_label_free(
     )
 
 
-def methods(as_json: JsonOption = False) -> None:
-    """List the search methods: what they search, how, and where they come from."""
-    columns = list(METHODS[0])
-    console.emit(
-        as_json,
-        METHODS,
-        lambda: console.table(
-            columns, [[entry[column] for column in columns] for entry in METHODS]
-        ),
-    )
-
-
 def _read_shares(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(share) for share in text.split(",") if share.strip())
@@ -427,31 +345,3 @@ def _read_architecture(path: Path) -> dict[str, str | int]:
             f"{path} holds no architecture ({error}); expected a JSON object of decisions and "
             f"choices, such as the one in result.json of a search"
         ) from error
-
-
-def _emit(as_json: bool, outcome: Outcome, lines: list[str]) -> None:
-    from offramp_search.pipeline import COLUMNS, as_figures, table_rows
-
-    def render() -> None:
-        console.table(COLUMNS, table_rows(outcome))
-        for row in outcome.rows:
-            print(f"{row.program}: {row.certificate.claim}")
-        for line in (f"bundle: {outcome.dynamic.path}", *lines):
-            print(line)
-
-    data: dict[str, Any] = {"bundle": str(outcome.dynamic.path), **as_figures(outcome)}
-    console.emit(as_json, data, render)
-
-
-def _reporter() -> Reporter:
-    import time
-
-    from offramp_search.pipeline import Reporter
-
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - began:5.0f} s] {line}{os.linesep}")
-        sys.stderr.flush()
-
-    return Reporter(progress=console.progress, say=say)
