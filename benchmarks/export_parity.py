@@ -92,7 +92,8 @@ def measure(
     stages = prepare_stages(cut(network, (32, 32), preprocess=made.preprocess))
     edges = trace_edges(stages, 32, 32)
     with torch.no_grad():
-        batches = [network(made.preprocess(part)) for part in _pixels(data.test).split(_BATCH)]
+        parts = torch.split(_pixels(data.test), _BATCH)
+        batches = [network(made.preprocess(part)) for part in parts]
     reference = np.stack([torch.cat(list(exit)).numpy() for exit in zip(*batches, strict=True)])
     labels = data.test_labels
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
@@ -150,12 +151,14 @@ def _signals(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def _exits(signals: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
     sure = signals >= threshold
     sure[-1] = True
-    return sure.argmax(axis=0)
+    first: NDArray[np.int64] = sure.argmax(axis=0)
+    return first
 
 
 def _accuracy(logits: NDArray[np.float32], labels: NDArray[Any]) -> list[float]:
     answers = logits.argmax(axis=-1)
-    return (answers == labels[: answers.shape[1]]).mean(axis=-1).tolist()
+    shares: list[float] = (answers == labels[: answers.shape[1]]).mean(axis=-1).tolist()
+    return shares
 
 
 def _pixels(images: NDArray[np.uint8]) -> Tensor:

@@ -222,7 +222,7 @@ def _train(network: ThreeExits, pixels: Tensor, labels: Tensor) -> None:
     steps = _EPOCHS * -(-len(pixels) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
     for _ in range(_EPOCHS):
-        for chosen in torch.randperm(len(pixels)).split(_BATCH):
+        for chosen in torch.split(torch.randperm(len(pixels)), _BATCH):
             batch = pixels[chosen]
             batch = batch.flip(3) if torch.rand(()) < 0.5 else batch
             losses = [functional.cross_entropy(out, labels[chosen]) for out in network(batch)]
@@ -240,13 +240,13 @@ def _calibrate_norms(network: ThreeExits, pixels: Tensor) -> None:
             module.momentum = None  # the mean over all batches
     network.train()
     with torch.no_grad():
-        for batch in pixels.split(_BATCH):
+        for batch in torch.split(pixels, _BATCH):
             network(batch)
 
 
 def _fit(network: ThreeExits, pixels: Tensor, labels: Tensor, *, exits: tuple[int, ...]) -> None:
     with torch.no_grad():
-        batches = [network.features(batch) for batch in pixels.split(_BATCH)]
+        batches = [network.features(batch) for batch in torch.split(pixels, _BATCH)]
     for exit in exits:
         layer: Any = network.exits[exit]
         layer.requires_grad_(True)
@@ -264,4 +264,4 @@ def _regress(layer: nn.Linear, features: Tensor, labels: Tensor) -> None:
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
