@@ -25,9 +25,9 @@ from offramp.errors import BundleError, ExportError, ExportMismatchError, ShapeE
 from offramp_export._edges import channel_last, prepare_stages, run_stages, trace_edges
 from offramp_export._mismatch import name_layer
 from offramp_export._run import run_program
+from offramp_export.card import Card
 from offramp_export.counting import count
 from offramp_export.parity import Parity, compare, require_agreement
-from offramp_export.targets._card import Card
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from offramp_export._litert.flatbuffer import read_model, write_model
-from offramp_export.targets._card import edge_texts
+from offramp_export.card import edge_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from offramp_export.targets._card import Card
+    from offramp_export.card import Card
 
 __all__ = ["LABELS_FILE", "METADATA_BUFFER", "describe_stages"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from offramp.bundle import Precision, ProgramStage
-    from offramp_export.targets._card import Card
+    from offramp_export.card import Card
 
 __all__ = ["ConvertedProgram", "Target"]
 

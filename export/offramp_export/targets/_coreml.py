@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from offramp_export.targets._card import Card
+    from offramp_export.card import Card
 
 __all__ = ["CoreML"]
 

@@ -11,10 +11,10 @@ import json
 from typing import TYPE_CHECKING
 
 from offramp_export._require import require
-from offramp_export.targets._card import edge_texts
+from offramp_export.card import edge_texts
 
 if TYPE_CHECKING:
-    from offramp_export.targets._card import Card
+    from offramp_export.card import Card
 
 __all__ = ["describe_model"]
 
