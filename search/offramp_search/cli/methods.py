@@ -8,26 +8,20 @@ from offramp_search.cli._options import JsonOption
 
 __all__ = ["METHODS", "methods"]
 
-_SPACE = "static_transform or cell"
-_EVALUATOR = "shared weights, or short training for cell"
+_ANY = ("static_transform or cell", "shared weights, or short training for cell")
+_LABEL_FREE = ("static_transform", "jigsaw, rotation or colorization, on shared weights")
 
 METHODS = tuple(
-    {
-        "method": method,
-        "space": _SPACE,
-        "sampler": sampler,
-        "evaluator": _EVALUATOR,
-        "source": source,
-    }
-    for method, sampler, source in (
-        ("s2dnas", "REINFORCE", "Yuan et al. 2020, arXiv 1911.07033"),
-        ("pnas", "level by level, surrogate", "Liu et al. 2018, arXiv 1712.00559"),
-        ("ddpnas", "distribution pruning", "Zheng et al. 2019, arXiv 1905.13543"),
-        ("unnas", "DARTS over relaxed choices", "Liu et al. 2020, arXiv 2003.12056"),
-        ("evolution", "regularised evolution", "Real et al. 2019, arXiv 1802.01548"),
-        ("tpe", "tree of Parzen estimators", "Bergstra et al. 2011; Optuna's"),
-        ("nsga2", "NSGA-II", "Deb et al. 2002; Optuna's"),
-        ("random", "uniform", "baseline"),
+    {"method": method, "space": space, "sampler": sampler, "evaluator": evaluator, "source": source}
+    for method, sampler, (space, evaluator), source in (
+        ("s2dnas", "REINFORCE", _ANY, "Yuan et al. 2020, arXiv 1911.07033"),
+        ("pnas", "level by level, surrogate", _ANY, "Liu et al. 2018, arXiv 1712.00559"),
+        ("ddpnas", "distribution pruning", _ANY, "Zheng et al. 2019, arXiv 1905.13543"),
+        ("unnas", "DARTS over relaxed choices", _LABEL_FREE, "Liu et al. 2020, arXiv 2003.12056"),
+        ("evolution", "regularised evolution", _ANY, "Real et al. 2019, arXiv 1802.01548"),
+        ("tpe", "tree of Parzen estimators", _ANY, "Bergstra et al. 2011; Optuna's"),
+        ("nsga2", "NSGA-II", _ANY, "Deb et al. 2002; Optuna's"),
+        ("random", "uniform", _ANY, "baseline"),
     )
 )
 
