@@ -11,6 +11,7 @@ from offramp_search.devices import HostDevice, LatencyTable
 from offramp_search.engine import search
 from offramp_search.pipeline._samplers import make_sampler
 from offramp_search.pipeline._supernet import random_architecture
+from offramp_search.spaces import StaticTransform
 
 if TYPE_CHECKING:
     from offramp_search.engine import Engine, SearchProgress, SearchResult
@@ -58,7 +59,9 @@ def search_architecture(
     """
     settings = context.settings
     assert settings.method != "unnas"
-    measure_blocks(context, space, table)
+    if isinstance(space, StaticTransform):
+        # Its architectures share blocks. Cells hardly do, and training each takes longer.
+        measure_blocks(context, space, table)
     sampler = make_sampler(
         settings.method, settings.seed, space, budget, table, trials=settings.trials
     )
