@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import groupby, product
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -16,6 +16,7 @@ from offramp_search.samplers._whole import Allowed, Numbers, WholeSampler, plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -40,7 +41,7 @@ class PNASSampler(WholeSampler):
     decision.
 
     Candidates that are not ``allowed``, were proposed before, or equal another in ``canonical``
-    form are dropped before the surrogate sees them. Of equal values or predictions the cheaper
+    form never reach the beam. Of equal values or predictions the cheaper
     comes first.
 
     Decisions that say one thing together (a block of a cell: two inputs, two operations) are a
@@ -153,28 +154,41 @@ class PNASSampler(WholeSampler):
         rng = generator(self._seed, level, "level")
         candidates = self._candidates(level, values, rng)
         candidates = self._fresh(candidates, proposed)
-        if level == 0 and len(candidates) > self._most_first:
+        if level == 0:
+            candidates = [numbers for numbers in candidates if self.is_allowed(numbers)]
+            if len(candidates) <= self._most_first:
+                return candidates
             drawn = rng.choice(len(candidates), self._most_first, replace=False)
             return [candidates[at] for at in sorted(drawn.tolist())]
-        if level == 0 or not candidates:
+        if not candidates:
             return candidates
         if not values:  # everything was refused so far
-            order = rng.permutation(len(candidates))
-        else:
-            scores = predict_ensemble(
-                self._surrogate,
-                np.array(list(values), dtype=np.int64),
-                np.array(list(values.values())),
-                np.array(candidates, dtype=np.int64),
-                vocabularies=self._vocabularies,
-                units=self._units,
-                absent=self._absent,
-                seed=int(rng.integers(2**31)),
-            )
-            ties = np.round(scores, _TIED)
-            costs = [self._cost_of(numbers) for numbers in candidates]
-            order = np.lexsort((np.array(costs), -ties))
-        return [candidates[at] for at in order[: self._beam].tolist()]
+            return self._best(candidates, rng.permutation(len(candidates)).astype(np.float64))
+        scores = predict_ensemble(
+            self._surrogate,
+            np.array(list(values), dtype=np.int64),
+            np.array(list(values.values())),
+            np.array(candidates, dtype=np.int64),
+            vocabularies=self._vocabularies,
+            units=self._units,
+            absent=self._absent,
+            seed=int(rng.integers(2**31)),
+        )
+        return self._best(candidates, np.round(scores, _TIED))
+
+    def _best(self, candidates: list[Numbers], scores: NDArray[np.float64]) -> list[Numbers]:
+        """The beam: the highest scores that are allowed, of equal ones the cheaper.
+
+        No more are looked at than it takes: a cell's cost takes longer than its prediction.
+        """
+        found: list[Numbers] = []
+        order = np.argsort(-scores, kind="stable").tolist()
+        for _, tied in groupby(order, key=lambda at: float(scores[at])):
+            allowed = [candidates[at] for at in tied if self.is_allowed(candidates[at])]
+            found += sorted(allowed, key=self._cost_of)
+            if len(found) >= self._beam:
+                break
+        return found[: self._beam]
 
     def _candidates(
         self, level: int, values: Mapping[Numbers, float], rng: np.random.Generator
@@ -213,12 +227,12 @@ class PNASSampler(WholeSampler):
         return [(*parent[: free.start], *tail, *parent[free.stop :]) for parent, tail in tails]
 
     def _fresh(self, candidates: list[Numbers], proposed: set[Numbers]) -> list[Numbers]:
-        """Those that are allowed, were not proposed, and are not the same network as another."""
+        """Those that were not proposed and are not the same network as another."""
         seen = {self._form(numbers) for numbers in proposed}
         fresh = []
         for numbers in candidates:
             form = self._form(numbers)
-            if form not in seen and self.is_allowed(numbers):
+            if form not in seen:
                 seen.add(form)
                 fresh.append(numbers)
         return fresh
