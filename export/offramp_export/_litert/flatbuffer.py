@@ -48,10 +48,20 @@ class EdgeNames:
 
 
 def read_model(data: bytes) -> Any:
-    """The file as a tree of mutable objects."""
+    """The file as a tree of mutable objects.
+
+    The quantiser puts buffers behind the FlatBuffer and leaves their places in it, which the
+    smallest edit makes wrong; they are taken into the tree.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # 0 and 1 mean that it is inside
+            content = data[buffer.offset : buffer.offset + buffer.size]
+            buffer.data = np.frombuffer(content, np.uint8)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def write_model(model: Any) -> bytes:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from offramp.bundle import Quantization
 from offramp.errors import ExportError
 from offramp_export._edges import prepare_stages, run_stages, trace_edges
-from offramp_export._litert.flatbuffer import read_model
+from offramp_export._litert.flatbuffer import read_model, write_model
 from offramp_export._litert.tree import opcodes
 from offramp_export.parity import compare, require_agreement
 from offramp_export.targets import LiteRT, parse_target
@@ -146,3 +146,20 @@ def test_fewer_bits_are_fewer_bytes() -> None:
     assert dynamic < float16 < float32
     weights = sum(parameter.numel() for stage in stages for parameter in stage.parameters())
     assert float32 - float16 > weights
+
+
+def test_buffers_behind_the_flatbuffer_are_read_into_the_tree() -> None:
+    """The quantiser leaves large ones there; their places are wrong after any edit."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT()
+    model.version, model.subgraphs, model.buffers = 3, [], [schema.BufferT(), schema.BufferT()]
+    model.buffers[1].offset, model.buffers[1].size = 1 << 20, 4  # as wide as the place will be
+    place = len(write_model(model))
+    model.buffers[1].offset = place
+    data = write_model(model)
+    assert len(data) == place
+    inside, behind = read_model(data + b"\1\2\3\4").buffers
+    assert inside.data is None
+    assert behind.data.tobytes() == b"\1\2\3\4"
+    assert (behind.offset, behind.size) == (0, 0)
