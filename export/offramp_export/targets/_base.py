@@ -16,7 +16,26 @@ if TYPE_CHECKING:
     from offramp.bundle import Precision, ProgramStage
     from offramp_export.card import Card
 
-__all__ = ["ConvertedProgram", "Target"]
+__all__ = ["ConvertedProgram", "StageDelegation", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageDelegation:
+    """Which operators of one stage a runtime's fast library took when it was converted.
+
+    Attributes:
+        delegated: Operator -> how many of them the library runs.
+        left: Operator -> how many run in the runtime's plain kernels.
+    """
+
+    delegated: Mapping[str, int]
+    left: Mapping[str, int]
+
+    @property
+    def share(self) -> float:
+        """Of all operators, what part the library runs; 1 for a stage without any."""
+        taken, left = sum(self.delegated.values()), sum(self.left.values())
+        return taken / (taken + left) if taken + left else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +46,14 @@ class ConvertedProgram:
         files: Path inside the bundle -> content.
         stages: The edges of each stage, as the program itself reports them.
         exporter: Versions of the packages that made it, and the options they were given.
+        delegation: One entry per stage where the converter decides what runs where, as ExecuTorch
+            does; empty where the runtime decides when it loads the program.
     """
 
     files: Mapping[str, bytes]
     stages: tuple[ProgramStage, ...]
     exporter: Mapping[str, str]
+    delegation: tuple[StageDelegation, ...] = ()
 
 
 class Target(ABC):

@@ -17,6 +17,7 @@ from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._calibration import choose_calibration_images
+from offramp_export.targets._executorch_delegation import read_delegation, require_delegation
 from offramp_export.targets._executorch_int8 import quantize_programs
 
 if TYPE_CHECKING:
@@ -38,10 +39,13 @@ class ExecuTorch(Target):
             float32.
         kernels: ``xnnpack``; or ``portable``, which run anywhere, many times slower, and only in
             float32.
+        delegated_share: Of the operators of each stage, what XNNPACK must take at least; converting
+            fails if it takes less, or leaves a convolution.
     """
 
     precision: Literal["float32", "int8"] = "float32"
     kernels: Literal["xnnpack", "portable"] = "xnnpack"
+    delegated_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "int8"):
@@ -52,6 +56,12 @@ class ExecuTorch(Target):
             raise ExportError(
                 f"ExecuTorch has no kernels {self.kernels!r}; expected 'xnnpack' or 'portable'"
             )
+        if not 0 <= self.delegated_share <= 1:
+            raise ExportError(
+                f"delegated_share is {self.delegated_share}; expected a share from 0 to 1"
+            )
+        if self.kernels == "portable" and self.delegated_share:
+            raise ExportError("portable kernels delegate nothing; leave delegated_share at 0")
         if (self.precision, self.kernels) == ("int8", "portable"):
             raise ExportError(
                 "ExecuTorch computes int8 in XNNPACK alone; choose kernels='xnnpack', or float32"
@@ -102,8 +112,9 @@ class ExecuTorch(Target):
                     f"ExecuTorch's converter refused the stages: {error}; replace the operator it "
                     "names, or leave ExecuTorch out of the targets"
                 ) from error
-            for index, name in enumerate(exported if self.kernels == "xnnpack" else ()):
-                _require_delegation(exported[name], lowered.exported_program(name), index)
+            delegation = tuple(read_delegation(lowered.exported_program(name)) for name in exported)
+            for index, found in enumerate(delegation if self.kernels == "xnnpack" else ()):
+                require_delegation(found, index, self.delegated_share)
             content = bytes(lowered.to_executorch().buffer)
         return ConvertedProgram(
             files={f"executorch/{self.precision}.pte": content},
@@ -111,7 +122,13 @@ class ExecuTorch(Target):
             exporter={
                 **{name: version(name) for name in packages},
                 "kernels": self.kernels,
+                **{
+                    f"delegated_{name}": f"{sum(found.delegated.values())} operators, "
+                    f"{sum(found.left.values())} left"
+                    for name, found in zip(exported, delegation, strict=True)
+                },
             },
+            delegation=delegation,
         )
 
     def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -183,24 +200,6 @@ def _edges(program: Any) -> ProgramStage:
         for names in (signature.user_inputs, signature.user_outputs)
     )
     return ProgramStage(inputs=inputs, outputs=outputs)
-
-
-def _require_delegation(exported: Any, lowered: Any, index: int) -> None:
-    """Without XNNPACK a convolution runs in the portable kernels, many times slower."""
-    if not _calls(exported, "aten.conv"):
-        return
-    delegated = _calls(lowered, "executorch_call_delegate")
-    left = _calls(lowered, "aten.convolution")
-    if not delegated or left:
-        raise ExportError(
-            f"ExecuTorch: XNNPACK took {delegated} parts of stage {index} and left "
-            f"{left} of its convolutions to the portable kernels; check their groups and "
-            "dilations, or leave ExecuTorch out of the targets"
-        )
-
-
-def _calls(program: Any, operator: str) -> int:
-    return sum(operator in str(node.target) for node in program.graph.nodes)
 
 
 def _require_dense(carry: Sequence[Tensor], index: int) -> None:

@@ -24,7 +24,7 @@ class _Volume(nn.Module):
 
 
 def test_a_convolution_outside_xnnpack_is_refused() -> None:
-    with pytest.raises(ExportError, match=r"XNNPACK took \d parts of stage 0 and left 1"):
+    with pytest.raises(ExportError, match="XNNPACK left 1 of the convolutions of stage 0"):
         ExecuTorch().convert(prepare_stages([_Volume()]), [[(1, 8, 8, 3)]], None)
 
 
@@ -36,6 +36,36 @@ def test_portable_kernels_leave_nothing_to_xnnpack() -> None:
         assert program.exporter["kernels"] == kernels
         (content,) = program.files.values()
         assert (b"XnnpackBackend" in content) == delegated
+        assert len(program.delegation) == len(stages)
+        for stage, found in enumerate(program.delegation):
+            convolutions = found.delegated.get("aten.convolution.default", 0)
+            assert (convolutions > 0) == delegated
+            assert (found.left.get("aten.convolution.default", 0) > 0) != delegated
+            assert (found.share > 0.9) if delegated else (found.share == 0)
+            told = f"{sum(found.delegated.values())} operators, {sum(found.left.values())} left"
+            assert program.exporter[f"delegated_stage_{stage}"] == told
+
+
+class _Grouped(nn.Module):
+    """A group normalisation, which XNNPACK does not take, after a convolution, which it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+        self.norm = nn.GroupNorm(2, 4)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.norm(self.layer(image.permute(0, 3, 1, 2))).amax((2, 3)),)
+
+
+def test_less_than_the_stated_share_is_refused() -> None:
+    stages = prepare_stages([_Grouped()])
+    program = ExecuTorch().convert(stages, [[(1, 8, 8, 3)]], None)
+    (found,) = program.delegation
+    assert 0 < found.share < 1
+    assert any("group_norm" in name for name in found.left)
+    with pytest.raises(ExportError, match=r"of the operators of stage 0, expected at least 100%"):
+        ExecuTorch(delegated_share=1.0).convert(stages, [[(1, 8, 8, 3)]], None)
 
 
 def test_options_are_checked() -> None:
@@ -43,6 +73,10 @@ def test_options_are_checked() -> None:
         ExecuTorch("float16")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="no kernels 'vulkan'"):
         ExecuTorch(kernels="vulkan")  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match=r"delegated_share is 1\.5"):
+        ExecuTorch(delegated_share=1.5)
+    with pytest.raises(ExportError, match="portable kernels delegate nothing"):
+        ExecuTorch(kernels="portable", delegated_share=0.5)
     with pytest.raises(ExportError, match="int8 in XNNPACK alone"):
         ExecuTorch("int8", "portable")
     with pytest.raises(ExportError, match="executorch/int8 was given 0 calibration images"):
