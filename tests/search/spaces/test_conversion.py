@@ -1,4 +1,4 @@
-"""What the static transform builds goes through the real converter and the real runtime."""
+"""What the static transform builds goes through the real converters and runtimes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from offramp_export import export
 from offramp_export.blocks import convert_blocks
-from offramp_export.targets import LiteRT
+from offramp_export.targets import CoreML, ExecuTorch, LiteRT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ def _operators(program: bytes) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", ["vgg_small", "mobilenet"])
-def test_stages_convert_and_agree(
+def test_random_stages_convert_to_all_formats_and_agree(
     name: str,
     make_space: Callable[..., StaticTransform],
     draw: Callable[[StaticTransform, np.random.Generator], Architecture],
@@ -43,7 +43,7 @@ def test_stages_convert_and_agree(
     result = export(
         list(network.stages),
         images,
-        [LiteRT()],
+        [LiteRT(), ExecuTorch(), CoreML()],
         path=tmp_path / "bundle",
         labels=[str(i) for i in range(7)],
     )
