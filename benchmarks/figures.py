@@ -42,7 +42,7 @@ def demo(result: dict[str, Any]) -> str:
         f"Measured on {result['date'][:10]} on {machine['processor']}, {_versions(result)}, one "
         f"thread, one image at a time, {figures['test_images']:,} test images. Certified: with "
         f"{certificate['confidence']:.0%} confidence the early exits cost at most "
-        f"{certificate['limit']:.0%} of accuracy (absolute).",
+        f"{100 * certificate['limit']:g} % of accuracy (absolute).",
     ]
     return "\n".join(lines)
 
