@@ -261,22 +261,33 @@ def ddpnas(space: TabularSpace, column: str, reported: str, seeds: int) -> Compa
 
 
 def unnas(space: TabularSpace, draws: int) -> Compared:
-    """The best of 30 networks by jigsaw, by labels, and any of them; object accuracy."""
+    """The best of 30 networks by jigsaw, by labels, and any of them; object accuracy.
+
+    Networks are selected on the validation split and reported on the test split. What the best of
+    them on the test split itself has is among the figures; nobody can select it.
+    """
     rng = np.random.default_rng(0)
-    labels, puzzle = space.columns["object"], space.columns["jigsaw"]
+    labels = 100 * space.columns["object"]
     drawn = np.array([rng.choice(len(labels), 30, replace=False) for _ in range(draws)])
-    rows = np.arange(draws)
-    by_jigsaw = 100 * labels[drawn[rows, puzzle[drawn].argmax(1)]].mean()
-    by_labels = 100 * labels[drawn].max(1).mean()
-    random = 100 * labels[drawn].mean()
-    share = (by_jigsaw - random) / (by_labels - random)
+
+    def selected(column: str) -> float:
+        best = space.columns[column][drawn].argmax(1)
+        return float(labels[drawn[np.arange(draws), best]].mean())
+
+    random = float(labels[drawn].mean())
+    found = {
+        "by_jigsaw": selected("jigsaw_validation"),
+        "by_labels": selected("object_validation"),
+        "by_test_jigsaw": selected("jigsaw"),
+        "by_test_labels": selected("object"),
+    }
+    share = (found["by_jigsaw"] - random) / (found["by_labels"] - random)
+    oracle = (found["by_test_jigsaw"] - random) / (found["by_test_labels"] - random)
+    what = "share of the supervised gain that selection by jigsaw recovers"
     return [
-        Claim.at_least(
-            f"share of the supervised gain that selection by jigsaw recovers, {space.name}",
-            float(share),
-            0.65,
-        )
-    ], {"by_jigsaw": by_jigsaw, "by_labels": by_labels, "random": random}
+        Claim.at_least(f"{what}, {space.name}", share, 0.65),
+        Claim(f"{what} if both select on the test split, {space.name}", oracle, None, met=True),
+    ], {**found, "random": random}
 
 
 def baselines(space: TabularSpace, seeds: int) -> Compared:

@@ -97,7 +97,8 @@ def load_transnas_bench(folder: Path, space: Literal["macro", "micro"]) -> Tabul
 
     The extracts number the networks and do not say how they are built, so that the number is the
     only decision. Columns: ``object``, ``scene`` and ``jigsaw`` top-1 accuracy, ``autoencoder``
-    structural similarity, each of the test split.
+    structural similarity, each of the test split; ``object_validation`` and
+    ``jigsaw_validation`` to select by.
 
     Args:
         folder: Holds ``transbench101_class_object.csv`` and so on.
@@ -110,6 +111,8 @@ def load_transnas_bench(folder: Path, space: Literal["macro", "micro"]) -> Tabul
         "object": ("class_object", "test_top1", 100),
         "scene": ("class_scene", "test_top1", 100),
         "jigsaw": ("jigsaw", "test_top1", 100),
+        "object_validation": ("class_object", "valid_top1", 100),
+        "jigsaw_validation": ("jigsaw", "valid_top1", 100),
         "autoencoder": ("autoencoder", "test_ssim", 1),
     }
     kept = slice(0, _TRANSNAS_MACRO) if space == "macro" else slice(_TRANSNAS_MACRO, None)
