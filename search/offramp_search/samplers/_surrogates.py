@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -76,18 +77,30 @@ def predict_ensemble(
         for numbers in (known, candidates)
     )
     x = torch.tensor(known + offsets)
-    optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
-    for _ in range(_STEPS):
-        optimizer.zero_grad()
-        loss = (weight * (model(x, there) - target).abs()).sum(1).div(weight.sum(1)).sum()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        predicted = model(torch.tensor(candidates + offsets), candidates_there).mean(0)
+    with _one_thread():
+        optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+        for _ in range(_STEPS):
+            optimizer.zero_grad()
+            loss = (weight * (model(x, there) - target).abs()).sum(1).div(weight.sum(1)).sum()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            predicted = model(torch.tensor(candidates + offsets), candidates_there).mean(0)
     result: NDArray[np.float64] = predicted.double().numpy()
     return result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch with one thread: more only wait for each other, and add up in an order of their own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _member_weights(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
