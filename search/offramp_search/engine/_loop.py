@@ -41,7 +41,7 @@ class Loop:
         study: The search so far; shared by the threads.
         task: What is searched, and how a proposal is judged.
         trials: Architectures to evaluate.
-        max_refusals: Proposals refused in a row before the search stops.
+        max_refusals: Proposals refused or given up in a row before the search stops.
         asking: The lock that whoever proposes holds.
         worker: The lock file that says this process is alive, beside those of the others.
         progress: Called after every proposal.

@@ -28,12 +28,13 @@ def count_done(known: Sequence[FrozenTrial]) -> int:
 
 
 def count_refused(known: Sequence[FrozenTrial]) -> int:
-    """How many proposals were refused since the last that was not."""
+    """How many proposals were refused, or given up, since the last that was evaluated."""
     count = 0
     for trial in reversed(known):
         if trial.state is TrialState.COMPLETE:
             break
-        count += trial.state is TrialState.PRUNED
+        # Where every evaluation kills its process, a search would otherwise go on for ever.
+        count += trial.state in (TrialState.PRUNED, TrialState.FAIL)
     return count
 
 

@@ -69,7 +69,7 @@ def search(
         folder: Where the search is kept; made if it is not there.
         seed: Handed to the evaluator.
         signal: ``max_probability``, ``margin`` or ``entropy``.
-        max_refusals: Proposals refused in a row before the search stops.
+        max_refusals: Proposals refused or given up in a row before the search stops.
         settings: What else the results depend on, such as the base network and the data; a
             search is not continued with others.
         engine: Where architectures are evaluated; ``None`` is this process. With several workers

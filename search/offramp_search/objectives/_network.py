@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from offramp_search.objectives._base import Objective
     from offramp_search.spaces import Architecture
 
-__all__ = ["ObjectiveNetwork", "ReadableNetwork", "arranged_reads"]
+__all__ = ["ObjectiveNetwork", "ReadableNetwork", "arranged_reads", "make_heads"]
 
 
 class ReadableNetwork(Protocol):
@@ -32,6 +32,24 @@ class ReadableNetwork(Protocol):
         """
 
 
+def make_heads(widths: Mapping[str, int], objective: Objective, *, seed: int) -> nn.ModuleDict:
+    """A linear classifier for an objective at every place.
+
+    Args:
+        widths: The channels of each place.
+        objective: What is asked.
+        seed: Of the weights; torch's own generator stays as it is.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return nn.ModuleDict(
+            {
+                place: nn.Linear(objective.width(channels), objective.classes)
+                for place, channels in widths.items()
+            }
+        )
+
+
 @final
 class ObjectiveNetwork(nn.Module):
     """Answers an objective at every exit.
@@ -48,14 +66,8 @@ class ObjectiveNetwork(nn.Module):
             raise TypeError(f"expected a torch.nn.Module, got a {type(network).__name__}")
         self.network = network
         self.objective = objective
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
-            self.heads = nn.ModuleDict(
-                {
-                    place: nn.Linear(objective.width(channels), objective.classes)
-                    for place, channels in network.exit_widths(maps=objective.reads_maps).items()
-                }
-            )
+        widths = network.exit_widths(maps=objective.reads_maps)
+        self.heads = make_heads(widths, objective, seed=seed)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """What ``Examples.images`` holds -> ``(answers, classes)`` of every exit."""

@@ -81,19 +81,22 @@ def search_relaxed(
             progress=report,
         )
     limits = Limits(space, budget, table)
-    smallest = math.inf
+    closest = math.inf, math.inf
     for rank, architecture in enumerate(
         islice(by_probability(space.decisions(), probabilities), _DERIVED)
     ):
-        if limits.allow(architecture):
+        found = limits.tightest(architecture)
+        if found[0] <= 1:
             table.require([block for stage in space.blocks(architecture) for block in stage])
-            if limits.allow(architecture):
+            found = limits.tightest(architecture)
+            if found[0] <= 1:
                 reporter.say(f"relaxed search: number {rank + 1} by probability keeps the budget")
                 return architecture
-        smallest = min(smallest, limits.share(architecture))
+        closest = min(closest, found)
+    share, smallest = closest
     raise InfeasibleBudgetError(
         f"none of the {_DERIVED} most probable architectures keeps the budget: the best takes "
-        f"{smallest:.3g} times what is allowed; raise the limits, or use another --method",
+        f"{share:.3g} times what is allowed; raise the limits, or use another --method",
         smallest=smallest,
     )
 

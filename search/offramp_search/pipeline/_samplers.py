@@ -119,13 +119,18 @@ class Limits:
 
     def share(self, architecture: Architecture) -> float:
         """The largest share of a limit that it takes at least; huge if it is no valid network."""
+        share, _ = self.tightest(architecture)
+        return share
+
+    def tightest(self, architecture: Architecture) -> tuple[float, float]:
+        """Of the limit that it takes most of, that share, and what it takes in the limit's unit."""
         space, budget = self._space, self._budget
         if space.refusal(architecture) is not None:
-            return _INVALID
+            return _INVALID, math.inf
         stage_ms = self._table.lower_bounds_ms(space.blocks(architecture))
         size = sum(space.parameters(architecture)) * _BYTES_PER_PARAMETER[self._table.precision]
         return max(
-            0.0 if limit is None else value / limit
+            (0.0, 0.0) if limit is None else (value / limit, float(value))
             for value, limit in (
                 (stage_ms[0], budget.mean_ms),
                 (math.fsum(stage_ms), budget.worst_ms),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol, final
 import torch
 from torch import Tensor, nn
 
+from offramp_search.objectives import make_heads
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -48,14 +50,8 @@ class RelaxedObjectiveNetwork(nn.Module):
         assert isinstance(network, nn.Module)
         self.network = network
         self.objective = objective
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
-            self.heads = nn.ModuleDict(
-                {
-                    place: nn.Linear(objective.width(channels), objective.classes)
-                    for place, channels in network.exit_widths(maps=objective.reads_maps).items()
-                }
-            )
+        widths = network.exit_widths(maps=objective.reads_maps)
+        self.heads = make_heads(widths, objective, seed=seed)
 
     def forward(self, image: Tensor, probabilities: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """What ``Examples.images`` holds -> ``(answers, classes)`` of every exit."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from offramp.errors import DeviceError
+from offramp.errors import DeviceError, InfeasibleBudgetError
 from offramp_search.budget import Budget
 from offramp_search.devices import LatencyTable
 from offramp_search.engine import LocalEngine, RayEngine, SearchResult, search
@@ -81,7 +81,9 @@ class TestRayEngine(EngineContract):
         return RayEngine(workers=2, address=self.address)
 
 
-def find(folder: Path, evaluator: Evaluator, engine: Engine | None) -> SearchResult:
+def find(
+    folder: Path, evaluator: Evaluator, engine: Engine | None, *, max_refusals: int = 500
+) -> SearchResult:
     table = LatencyTable.recorded(write_fake_table(folder.parent / "table.json"))
     return search(
         FakeSpace(),
@@ -92,6 +94,7 @@ def find(folder: Path, evaluator: Evaluator, engine: Engine | None) -> SearchRes
         trials=10,
         folder=folder,
         engine=engine,
+        max_refusals=max_refusals,
     )
 
 
@@ -121,6 +124,13 @@ def test_what_kills_its_processes_is_given_up_and_the_search_goes_on(tmp_path: P
     result = find(tmp_path / "run", LethalEvaluator(deaths, 3), LocalEngine(2))
     assert len(result.trials) == 10
     assert result.failed <= 1
+
+
+def test_a_search_whose_every_evaluation_kills_ends(tmp_path: Path) -> None:
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    with pytest.raises(InfeasibleBudgetError, match="every trial failed"):
+        find(tmp_path / "run", LethalEvaluator(deaths, 1_000), LocalEngine(2), max_refusals=1)
 
 
 def test_an_address_without_a_cluster_is_refused_with_a_sentence(tmp_path: Path) -> None:
