@@ -13,7 +13,7 @@ from offramp.classifier._limits import StageLimits, check_reachable, find_limits
 from offramp.classifier._options import check_deadline, listing
 from offramp.classifier._pool import WalkerPool
 from offramp.classifier._prediction import Prediction
-from offramp.classifier._walk import LAST, ExitRule, Walker, check_stages
+from offramp.classifier._walk import LAST, ExitRule, Walker, check_stages, choose_policy
 from offramp.errors import BundleError, ProgramError
 from offramp.images import load_image
 from offramp.policy import top_class
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DynamicClassifier"]
 
-_UINT8 = np.dtype(np.uint8)
+_ARRAY, _UINT8 = np.ndarray, np.dtype(np.uint8)
 
 
 @final
@@ -158,18 +158,7 @@ class DynamicClassifier(Classifier):
             raise ValueError("the bundle is open already; say whom to trust to Bundle.open")
         bundle = path if isinstance(path, Bundle) else Bundle.open(path, trust=trust)
         entry = bundle.program(program)
-        chosen: Policy | None
-        if policy == LAST:
-            chosen = None
-        elif policy is None or isinstance(policy, str):
-            chosen = bundle.policy(entry.name, policy)
-        else:
-            chosen = policy
-            if chosen.program != entry.name:
-                raise BundleError(
-                    f"the policy was calibrated on {chosen.program}, the program is {entry.name}; "
-                    f"choose that program, or calibrate on this one"
-                )
+        chosen = choose_policy(bundle, entry.name, policy)
         runtimes: list[Runtime] = []
         try:
             for worker in range(workers):
@@ -259,46 +248,48 @@ class DynamicClassifier(Classifier):
             ProgramError: The runtime failed, or the program's logits are not finite.
             ValueError: An option is out of its range, or names no label.
         """
-        began = perf_counter()
+        began_s = perf_counter()
         # Most calls ask for nothing, and do not wait until that is found out option by option.
         asked = self._asked(**options) if options else self._unasked
         listed, rule, deadline_ms, region, rotation_degrees = asked
         if (
-            type(image) is np.ndarray
+            # Any other array that will do is found out to below.
+            type(image) is _ARRAY
+            and image.dtype is _UINT8
             and image.shape == self._shape
-            and image.dtype == _UINT8
             and region is None
             and not rotation_degrees
         ):
             array = image
         else:
             array = load_image(image, self._input, region=region, rotation_degrees=rotation_degrees)
-        deadline_s = None if deadline_ms is None else began + 1e-3 * deadline_ms
         monitor = self._monitor
-        shadow = monitor is not None and deadline_s is None and monitor.wants_shadow()
+        shadow = monitor is not None and deadline_ms is None and monitor.wants_shadow()
         shadow_index = None
-        walker = self._pool.take()
+        pool = self._pool
         try:
-            exit, reason, stage_ms, logits = walker.walks[rule.place](array, deadline_s)
+            walker = pool.free.pop()
+        except IndexError:
+            walker = pool.wait()
+        try:
+            patient, hurried = walker.walks[rule.place]
+            exit, reason, clock_s, logits = (
+                patient(array, began_s)
+                if deadline_ms is None
+                else hurried(array, began_s, began_s + 1e-3 * deadline_ms)
+            )
             if shadow:
                 shadow_index = walker.finish(exit, logits)
         finally:
-            self._pool.give_back(walker)
+            pool.home.append(walker)
+            if pool.waiting:
+                pool.wake()
         index = top_class(logits)
         if index is None:
             raise ProgramError(f"exit {exit} gave logits that are not finite; verify the bundle")
+        clock_s.append(perf_counter())
         prediction = Prediction(
-            self._labels[index],
-            index,
-            exit,
-            reason,
-            tuple(stage_ms),
-            1e3 * (perf_counter() - began),
-            rule.name,
-            logits,
-            rule.policy,
-            self._labels,
-            listed,
+            index, exit, reason, clock_s, logits, rule.policy, self._labels, listed
         )
         if monitor is not None:
             monitor.record(prediction, shadow_index)

@@ -32,17 +32,32 @@ _parents: list[Sequence[Walker]] = []
 class WalkerPool:
     """Hands out walkers, the one used last first: its memory is still in the caches.
 
-    Taking a free one costs no lock: taking from and adding to a list are atomic.
+    Taking a free one costs no lock: taking from and adding to a list are atomic. Who is in a hurry
+    does it without a call::
+
+        try:
+            walker = pool.free.pop()
+        except IndexError:
+            walker = pool.wait()
+        ...
+        pool.home.append(walker)
+        if pool.waiting:
+            pool.wake()
 
     Args:
         walkers: Copies of one program; closed together with the pool.
+
+    Attributes:
+        free: Those not in use; empty for good once the pool is closed, or in a forked child.
+        home: Where they are given back: the same list until then.
+        waiting: How many threads wait for one.
     """
 
     def __init__(self, walkers: Sequence[Walker]) -> None:
         self._all = tuple(walkers)
-        self._free = list(walkers)
+        self.free = self.home = list(walkers)
+        self.waiting = 0
         self._refusal: str | None = None
-        self._waiting = 0
         self._given_back = threading.Condition()
         self._closing = threading.Lock()
         _pools.add(self)
@@ -50,26 +65,21 @@ class WalkerPool:
     def __len__(self) -> int:
         return len(self._all)
 
-    def take(self) -> Walker:
-        """A walker for this thread alone; waits until one is free.
+    def wait(self) -> Walker:
+        """A walker for this thread alone, once one is free.
 
         Raises:
             ClosedError: The pool is closed, or was made before a fork.
         """
-        if self._refusal is None:
-            try:
-                return self._free.pop()
-            except IndexError:
-                pass  # all are in use
         return self._wait(closing=False)
 
-    def give_back(self, walker: Walker) -> None:
-        """End of the use of a walker that was taken."""
-        self._free.append(walker)
-        # Who waits counts itself before it looks at the list, so nobody is overlooked.
-        if self._waiting:
-            with self._given_back:
-                self._given_back.notify()
+    def wake(self) -> None:
+        """Tell one of those who wait that a walker was given back.
+
+        They count themselves before they look at the list, so nobody is overlooked.
+        """
+        with self._given_back:
+            self._given_back.notify()
 
     def close(self) -> None:
         """Free all programs once they are given back; may be called more than once.
@@ -82,30 +92,32 @@ class WalkerPool:
             if self._refusal is None:
                 with self._given_back:
                     self._refusal = _CLOSED
+                    self.free = []
                     self._given_back.notify_all()
                 for walker in [self._wait(closing=True) for _ in self._all]:
                     walker.close()
 
     def _wait(self, *, closing: bool) -> Walker:
         with self._given_back:
-            self._waiting += 1
+            self.waiting += 1
             try:
                 while True:
                     if self._refusal is not None and not closing:
                         # A notification meant for whoever closes must not end here.
                         self._given_back.notify()
                         raise ClosedError(self._refusal)
-                    if self._free:
-                        return self._free.pop()
+                    walkers = self.home if closing else self.free
+                    if walkers:
+                        return walkers.pop()
                     self._given_back.wait()
             finally:
-                self._waiting -= 1
+                self.waiting -= 1
 
     def leave_to_parent(self) -> None:
         """In a forked child: refuse everything from now on."""
         self._refusal = _FORKED
         _parents.append(self._all)
-        self._free = []
+        self.free, self.home = [], []
 
 
 def _after_fork() -> None:

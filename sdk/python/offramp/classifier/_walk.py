@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
 import numpy as np
 
@@ -22,27 +22,30 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from offramp.bundle import Policy
+    from offramp.bundle import Bundle, Policy
     from offramp.classifier._limits import StageLimits
     from offramp.classifier._prediction import Reason
     from offramp.policy import Decider, Logits
     from offramp.runtimes import BoundProgram, Runtime
 
     _Turn: TypeAlias = tuple[
+        int,
         Callable[[], int | None],
         Callable[[], Logits],
+        Callable[[], Logits] | None,
         float,
         float,
         Callable[[Logits], bool] | None,
     ]
-    Walk: TypeAlias = Callable[
-        [NDArray[np.uint8], float | None], tuple[int, Reason, list[float], Logits]
-    ]
+    Answer: TypeAlias = tuple[int, Reason, list[float], Logits]
 
-__all__ = ["LAST", "ExitRule", "Walker", "check_stages"]
+__all__ = ["LAST", "ExitRule", "Walk", "Walker", "check_stages", "choose_policy"]
 
 LAST = "last"
 """In place of a policy's name: every image runs to the last exit."""
+
+# A float32 logit is rounded by less than a ten-thousandth of the step between two int8 logits.
+_ROUNDING_STEPS = 1e-3
 
 
 @final
@@ -77,6 +80,24 @@ class ExitRule:
         return cls(place, policy, name, by_lead and classes <= FEW_CLASSES, (*deciders, None))
 
 
+def choose_policy(bundle: Bundle, program: str, policy: str | Policy | None) -> Policy | None:
+    """The policy that ``DynamicClassifier.load`` is asked for; ``None`` runs to the last exit.
+
+    Raises:
+        BundleError: There is no such policy, or it is another program's.
+    """
+    if policy == LAST:
+        return None
+    if policy is None or isinstance(policy, str):
+        return bundle.policy(program, policy)
+    if policy.program != program:
+        raise BundleError(
+            f"the policy was calibrated on {policy.program}, the program is {program}; choose that "
+            f"program, or calibrate on this one"
+        )
+    return policy
+
+
 def check_stages(stages: int, policies: Sequence[Policy], limits: StageLimits | None) -> None:
     """Refuse policies and limits of another program.
 
@@ -89,6 +110,24 @@ def check_stages(stages: int, policies: Sequence[Policy], limits: StageLimits | 
     ):
         if given and len(given) != stages:
             raise BundleError(f"the {name} is for {len(given)} stages, the program has {stages}")
+
+
+@final
+class Walk(NamedTuple):
+    """The stages of one copy of a program, run for one image until an exit answers by one rule.
+
+    Both functions take the image, ``(height, width, 3)`` uint8 as the program takes it, and when
+    the prediction began, and give the exit that answered, why, the times of the clock, and the
+    logits. All times are seconds on the clock of ``time.perf_counter``: when it began, when the
+    image was in its place, and when each stage that ran had ended.
+
+    Attributes:
+        patient: However long it takes.
+        hurried: With a deadline as third argument.
+    """
+
+    patient: Callable[[NDArray[np.uint8], float], Answer]
+    hurried: Callable[[NDArray[np.uint8], float, float], Answer]
 
 
 @final
@@ -122,12 +161,7 @@ class Walker:
         self.walks = [
             _make_walk(program, rule, classes <= FEW_CLASSES, limits_ms) for rule in rules
         ]
-        """Per rule, a function that runs the stages of one image until an exit answers.
-
-        It takes the image, ``(height, width, 3)`` uint8 as the program takes it, and when to
-        answer, on the clock of ``time.perf_counter`` in seconds, or ``None``. It gives the exit
-        that answered, why, the time of each stage that ran in milliseconds, and the logits.
-        """
+        """Per rule, how it runs the stages of one image until an exit answers."""
 
     def finish(self, exit: int, logits: Logits) -> int:
         """Run the stages that an answer has left out, to learn what the last exit would have said.
@@ -164,33 +198,36 @@ def _make_walk(
     start, stages = program
     last = len(stages) - 1
     # All that a turn of the loop needs, in plain tuples, which are taken apart in one step.
-    hurried: list[_Turn] = []
-    patient: list[_Turn] = []
+    hurried_turns = []
+    patient_turns: list[_Turn] = []
+    by_lead, lowest = rule.by_lead, -math.inf
     for exit, (stage, decider) in enumerate(zip(stages, rule.deciders, strict=True)):
         read = stage.logits_list if few else stage.logits  # few floats are quicker than an array
         below, above, decide = (0.0, 0.0, None) if decider is None else decider
-        hurried.append((stage.run, read, below, above, decide))
+        glance, full = read, None
+        if by_lead and decide is not None and stage.steps is not None:
+            # The bounds in steps, and wider by more than what logits are rounded by.
+            glance, full = stage.steps, read
+            below, above = (
+                below / stage.step - _ROUNDING_STEPS,
+                above / stage.step + _ROUNDING_STEPS,
+            )
+        hurried_turns.append((exit, stage.run, read, decide))
         # Where nobody asks an exit, and it need not answer in a hurry, there is nothing to read.
         unread = decider is None and exit < last
-        patient.append((stage.run, list if unread else read, below, above, decide))
-    by_lead, lowest = rule.by_lead, -math.inf
+        glance = list if unread else glance
+        patient_turns.append((exit, stage.run, glance, full, below, above, decide))
     next_limits_s = (*(1e-3 * limit_ms for limit_ms in limits_ms[1:]), -math.inf)
 
-    def walk(
-        image: NDArray[np.uint8], deadline_s: float | None
-    ) -> tuple[int, Reason, list[float], Logits]:
+    def patient(image: NDArray[np.uint8], began_s: float) -> Answer:
         start(image)
-        stage_ms: list[float] = []
-        for exit, (run, read, never_below, always_above, decide) in enumerate(
-            patient if deadline_s is None else hurried
-        ):
-            began = perf_counter()
+        clock_s = [began_s, perf_counter()]
+        for exit, run, glance, read, never_below, always_above, decide in patient_turns:
             status = run()
             if status:
                 raise _failed(exit, status)
-            logits = read()
-            ended = perf_counter()
-            stage_ms.append(1e3 * (ended - began))
+            logits = glance()
+            clock_s.append(perf_counter())
             if decide is not None:
                 if by_lead:
                     # Sorting, or two searches, would have to bring their own code into the cache.
@@ -202,13 +239,29 @@ def _make_walk(
                             else:
                                 second = value
                     lead = largest - second
-                    sure = lead > always_above or (lead >= never_below and decide(logits))
-                else:
-                    sure = decide(logits)
-                if sure:
-                    return exit, "confident", stage_ms, logits
-            if deadline_s is not None and ended + next_limits_s[exit] > deadline_s:
-                return exit, "deadline", stage_ms, logits
-        return last, "last_exit", stage_ms, logits
+                    if lead >= never_below:
+                        if read is not None:
+                            logits = read()
+                        if lead > always_above or decide(logits):
+                            return exit, "confident", clock_s, logits
+                elif decide(logits):
+                    return exit, "confident", clock_s, logits
+        return last, "last_exit", clock_s, logits
 
-    return walk
+    def hurried(image: NDArray[np.uint8], began_s: float, deadline_s: float) -> Answer:
+        start(image)
+        clock_s = [began_s, perf_counter()]
+        for exit, run, read, decide in hurried_turns:
+            status = run()
+            if status:
+                raise _failed(exit, status)
+            logits = read()
+            ended_s = perf_counter()
+            clock_s.append(ended_s)
+            if decide is not None and decide(logits):
+                return exit, "confident", clock_s, logits
+            if ended_s + next_limits_s[exit] > deadline_s:
+                return exit, "deadline", clock_s, logits
+        return last, "last_exit", clock_s, logits
+
+    return Walk(patient, hurried)

@@ -35,11 +35,17 @@ class BoundStage(NamedTuple):
         run: Runs it. What it gives says how the engine failed, if it did; it may raise as well.
         logits: After that, a new ``(classes,)`` array of its float32 logits.
         logits_list: Or the same numbers as plain floats.
+        steps: Or numbers that tell how far apart the logits are, if that is less work than to
+            tell them; ``None`` if it is not.
+        step: What a logit grows by, up to rounding to float32, where its number in ``steps`` grows
+            by 1.
     """
 
     run: Callable[[], int | None]
     logits: Callable[[], NDArray[np.float32]]
     logits_list: Callable[[], list[float]]
+    steps: Callable[[], list[float]] | None = None
+    step: float = 1.0
 
 
 class Runtime(ABC):

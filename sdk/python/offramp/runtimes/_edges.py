@@ -24,6 +24,7 @@ __all__ = [
     "image_writer",
     "list_reader",
     "logits_reader",
+    "steps_reader",
 ]
 
 _RELATIVE_SCALE_ERROR = 1e-6  # the manifest keeps decimal digits of a float32
@@ -140,6 +141,23 @@ def list_reader(stored: NDArray[Any], entry: TensorEntry) -> Callable[[], list[f
     number_of = _table(flat.dtype, entry.quantization).tolist().__getitem__
     bits = flat.view(np.uint8).data
     return lambda: [*map(number_of, bits)]
+
+
+def steps_reader(stored: NDArray[Any], entry: TensorEntry) -> Callable[[], list[float]] | None:
+    """What a quantised program's logits are stored as: cheaper to read than what they mean.
+
+    Args:
+        stored: As for ``logits_reader``.
+        entry: As there.
+
+    Returns:
+        A function that gives a new list; ``None`` for logits that are stored as they are.
+    """
+    if entry.quantization is None:
+        return None
+    steps: Any = stored.reshape(-1).data
+    read: Callable[[], list[float]] = steps.tolist
+    return read
 
 
 def _table(dtype: np.dtype[Any], quantization: Quantization) -> NDArray[np.float32]:

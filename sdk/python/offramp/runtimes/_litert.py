@@ -17,6 +17,7 @@ from offramp.runtimes._edges import (
     image_writer,
     list_reader,
     logits_reader,
+    steps_reader,
 )
 from offramp.runtimes._litert_api import PACKAGE
 from offramp.runtimes._litert_engine import LiteRTEngine, Signature, refusals
@@ -59,6 +60,7 @@ class LiteRTRuntime(Runtime):
         self._runs: list[Callable[[], int]] = []
         self._logits: list[Callable[[], NDArray[np.float32]]] = []
         self._lists: list[Callable[[], list[float]]] = []
+        self._steps: list[Callable[[], list[float]] | None] = []
         image, *_ = carry = engine.buffers(signatures["stage_0"].inputs)
         for name, stage in zip(names, stages, strict=True):
             run, outputs = engine.bind(signatures[name], carry)
@@ -67,9 +69,11 @@ class LiteRTRuntime(Runtime):
             self._runs.append(run)
             self._logits.append(logits_reader(outputs[0].array, stage.outputs[0]))
             self._lists.append(list_reader(outputs[0].array, stage.outputs[0]))
+            self._steps.append(steps_reader(outputs[0].array, stage.outputs[0]))
             carry = outputs[1:]
         self._input = stages[0].inputs[0]
         self._put = image_writer(self._input, image.array[0])
+        self._entries = stages
         self._stages = len(stages)
         self._next_stage: int | None = None
         # Kernels are chosen and memory is taken at a stage's first run, not while a user waits.
@@ -116,7 +120,9 @@ class LiteRTRuntime(Runtime):
 
     def bind(self) -> BoundProgram:
         """The engine's own functions, and its memory."""
-        stages = map(BoundStage, self._runs, self._logits, self._lists)
+        scales = [stage.outputs[0].quantization for stage in self._entries]
+        step = [1.0 if scale is None else scale.scale for scale in scales]
+        stages = map(BoundStage, self._runs, self._logits, self._lists, self._steps, step)
         return BoundProgram(self._put, tuple(stages))
 
     def _out_of_turn(self, stage: int) -> ClosedError | ProgramError:

@@ -130,6 +130,9 @@ class RuntimeContract(ABC):
                             assert stage.logits().dtype == np.float32
                             np.testing.assert_array_equal(stage.logits(), logits)
                             assert stage.logits_list() == logits.tolist()
+                            if stage.steps is not None:
+                                apart = stage.step * (np.array(stage.steps()) - stage.steps()[0])
+                                np.testing.assert_allclose(apart, logits - logits[0], 1e-5, 1e-4)
             # The runtime itself is none the worse for it.
             np.testing.assert_array_equal(_chain(runtime, case.images[0]), expected[0])
 
