@@ -93,6 +93,14 @@ def search(
             "int8, 32 and 16 for AVX-512.",
         ),
     ] = 1,
+    exit_grid: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Let early exits read the averages of so many rows and columns of their map, at "
+            "most.",
+        ),
+    ] = 4,
     tie: Annotated[
         bool,
         typer.Option(
@@ -221,6 +229,7 @@ def search(
         groups=groups,
         vector_width=vector_width,
         tie=tie,
+        exit_grid=exit_grid,
         space=space,
         cell_blocks=cell_blocks,
         cell_filters=cell_filters,

@@ -137,6 +137,7 @@ def _space(context: Context, base: Base, stages: int) -> StaticTransform:
         groups=settings.groups,
         vector_width=settings.vector_width,
         tie=settings.tie,
+        exit_grid=settings.exit_grid,
     )
 
 

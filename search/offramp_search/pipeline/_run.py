@@ -180,6 +180,7 @@ def _make_space(context: Context, base: Base) -> StaticTransform | Cell:
         groups=settings.groups,
         vector_width=settings.vector_width,
         tie=settings.tie,
+        exit_grid=settings.exit_grid,
     )
 
 

@@ -41,6 +41,8 @@ class Settings:
         vector_width: Channels the device computes at a time; see ``StaticTransform``.
         tie: Whether all layers that write maps of one shape are cut alike; see
             ``StaticTransform``.
+        exit_grid: Rows and columns, at most, of what an early exit reads of its map; see
+            ``StaticTransform``.
         space: ``static_transform`` of the base, or ``cell``: new networks of cells, of which each
             is trained by ``shared_recipe`` to be compared, and the one found by ``base_recipe``.
             The base is their teacher, and what the result is compared with.
@@ -82,6 +84,7 @@ class Settings:
     groups: int = 8
     vector_width: int = 1
     tie: bool = False
+    exit_grid: int = 4
     space: Literal["static_transform", "cell"] = "static_transform"
     cell_blocks: int = 5
     cell_filters: int = 16

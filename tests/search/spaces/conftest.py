@@ -90,9 +90,10 @@ def _base(name: str) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def make_base() -> Callable[[str], nn.Module]:
-    """Random networks whose batch norms are not what they start as."""
+    """Random networks whose batch norms are not what they start as, by name or ``name/grid``."""
 
     def make(name: str) -> nn.Module:
+        name = name.partition("/")[0]
         generator = torch.Generator().manual_seed(5)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(5)
@@ -112,13 +113,17 @@ def make_base() -> Callable[[str], nn.Module]:
 
 @pytest.fixture(scope="session")
 def make_space(make_base: Callable[[str], nn.Module]) -> Callable[..., StaticTransform]:
-    """Spaces of those networks, each made once."""
+    """Spaces of those networks, each made once; ``name/4`` has exits that read four by four."""
     made: dict[tuple[str, int], StaticTransform] = {}
 
     def make(name: str, num_stages: int) -> StaticTransform:
         if (name, num_stages) not in made:
             made[name, num_stages] = StaticTransform(
-                make_base(name), image_shape=SIZE, preprocess=Preprocess(), num_stages=num_stages
+                make_base(name),
+                image_shape=SIZE,
+                preprocess=Preprocess(),
+                num_stages=num_stages,
+                exit_grid=int(name.partition("/")[2] or 1),
             )
         return made[name, num_stages]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from offramp_search.spaces import Architecture, MaskedNetwork
 
-NAMES = ("resnet20", "vgg_small", "mobilenet", "densenet")
+NAMES = ("resnet20", "vgg_small", "mobilenet", "densenet", "vgg_small/4", "densenet/3")
 
 every_network = pytest.mark.parametrize("name", NAMES)
 
@@ -204,6 +204,28 @@ def test_where_a_path_ends_its_exit_hangs(make_space: Callable[..., StaticTransf
     ]
     # The pooling after it is of use to stage 1 only, so stage 1 computes it.
     assert next(name for name, _ in second.named_children()) == "features_7"
+
+
+def test_exits_see_a_grid_of_their_maps(make_space: Callable[..., StaticTransform]) -> None:
+    space = make_space("vgg_small/4", 2)
+    architecture = {"features.0": "8+0", "features.4": "8+0", "features.8": "0+8"}
+    first, _ = space.build(architecture | {"features.11": "0+8"}).stages
+    pool, flatten, exit = (module for _, module in list(first.named_children())[-3:])
+    image = torch.rand(1, 16, 16, 3)
+    widths = {}
+    for name, module in (("pool", pool), ("flatten", flatten)):
+        module.register_forward_hook(lambda _, __, output, name=name: widths.update({name: output}))
+    first(image)
+    assert widths["pool"].shape[2:] == (4, 4)
+    assert widths["flatten"].shape[1] == exit.in_features == 16 * widths["pool"].shape[1]
+    with pytest.raises(ValueError, match="exit_grid must be positive"):
+        StaticTransform(
+            nn.Linear(1, 1),
+            image_shape=(16, 16),
+            preprocess=Preprocess(),
+            num_stages=2,
+            exit_grid=0,
+        )
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from offramp_search.spaces.static_transform._rules import (
     Call,
     ChannelSliceRule,
     DenseRule,
+    FlattenRule,
     Operand,
     PadRule,
     Rule,
@@ -60,16 +61,19 @@ class Graph:
     """The base without its classifier, and with a pooling wherever an exit may hang.
 
     Attributes:
-        nodes: In the order of computation; operands come before their readers.
+        nodes: In the order of computation; operands come before their readers. Those of the base
+            come first.
         features: What the base's own classifier reads.
         classifier: The base's final linear layer.
         hosts: Pooled features of every map that an exit can hang on, in the order of computation.
+        base_size: How many nodes are the base's; the others lead to one host each.
     """
 
     nodes: tuple[Node, ...]
     features: int
     classifier: DenseRule
     hosts: tuple[int, ...]
+    base_size: int
 
     @cached_property
     def readers(self) -> tuple[tuple[tuple[int, int], ...], ...]:
@@ -86,13 +90,14 @@ class Graph:
         return self.classifier.whole.outputs
 
 
-def read_graph(base: nn.Module, image_shape: tuple[int, int]) -> Graph:
+def read_graph(base: nn.Module, image_shape: tuple[int, int], exit_grid: int = 1) -> Graph:
     """Read a base network.
 
     Args:
         base: Takes ``(images, 3, height, width)`` float32 and returns ``(images, classes)`` logits.
             It is read in evaluation mode and left in the mode it was in.
         image_shape: Height and width.
+        exit_grid: Rows and columns, at most, that an exit before the base's own sees of a map.
 
     Raises:
         UnsupportedOperatorError: The base uses an operator that has no rule.
@@ -114,7 +119,7 @@ def read_graph(base: nn.Module, image_shape: tuple[int, int]) -> Graph:
     finally:
         base.train(training)
     reader = _Reader(exported)
-    return reader.read()
+    return reader.read(exit_grid)
 
 
 class _Reader:
@@ -135,7 +140,7 @@ class _Reader:
         self._nodes: list[Node] = []
         self._names: Counter[str] = Counter()
 
-    def read(self) -> Graph:
+    def read(self, exit_grid: int) -> Graph:
         output: Operand | None = None
         for node in self._graph.nodes:
             if node.op == "placeholder":
@@ -146,7 +151,7 @@ class _Reader:
                 output = self._values[node.args[0][0]]
         if output is None:
             raise ShapeError("The base returns nothing that depends on the image.")
-        return self._finish(output.node)
+        return self._finish(output.node, exit_grid)
 
     def _placeholder(self, node: fx.Node) -> Any:
         if node.name in self._images:
@@ -239,7 +244,7 @@ class _Reader:
         kinds = [str(kind) for _, kind in stack.values()]
         return bool(kinds) and kinds[-1].startswith("torch.nn.modules.")
 
-    def _finish(self, output: int) -> Graph:
+    def _finish(self, output: int, exit_grid: int) -> Graph:
         last = self._nodes[output]
         if not isinstance(last.rule, DenseRule) or not isinstance(last.rule.whole, op.Linear):
             raise UnsupportedOperatorError(
@@ -257,7 +262,7 @@ class _Reader:
                 module_path=last.path,
             )
         self._nodes = nodes[:output]
-        readers = Graph(tuple(self._nodes), features, last.rule, ()).readers
+        readers = Graph(tuple(self._nodes), features, last.rule, (), len(nodes)).readers
         self._refuse_padding(readers)
         hosts = [
             index
@@ -265,18 +270,29 @@ class _Reader:
             if node.rule is not None and node.rule.hosts and len(node.shape) == 3
             if node.shape[1:] != (1, 1) and not self._continues(readers[index])
         ]
-        pooled = [self._hang(index) for index in hosts]
-        return Graph(tuple(self._nodes), features, last.rule, tuple(pooled))
+        base_size = len(self._nodes)
+        pooled = [self._hang(index, exit_grid) for index in hosts]
+        return Graph(tuple(self._nodes), features, last.rule, tuple(pooled), base_size)
 
     def _continues(self, readers: Sequence[tuple[int, int]]) -> bool:
         rules = [self._nodes[index].rule for index, _ in readers]
         return any(rule is not None and rule.continues for rule in rules)
 
-    def _hang(self, index: int) -> int:
+    def _hang(self, index: int, exit_grid: int) -> int:
         node = self._nodes[index]
-        rule = UnaryRule(op.GlobalPool(flatten=True), hosts=False)
-        source = Operand(index, node.shape)
-        return self._append(f"{node.name}_exit", node.path, rule, (source,), node.shape[:1]).node
+        channels, height, width = node.shape
+        rows, columns = _largest_divisor(height, exit_grid), _largest_divisor(width, exit_grid)
+        source, name = Operand(index, node.shape), f"{node.name}_exit"
+        if rows * columns == 1:
+            rule: Rule = UnaryRule(op.GlobalPool(flatten=True), hosts=False)
+            return self._append(name, node.path, rule, (source,), (channels,)).node
+        window = (height // rows, width // columns)
+        if window != (1, 1):
+            rule = UnaryRule(op.AveragePool(window, window), hosts=False)
+            shape = (channels, rows, columns)
+            source = self._append(f"{name}_pool", node.path, rule, (source,), shape)
+        rule = FlattenRule(rows * columns)
+        return self._append(name, node.path, rule, (source,), (channels * rows * columns,)).node
 
     def _refuse_padding(self, readers: Sequence[Sequence[tuple[int, int]]]) -> None:
         """Channels of zeros cost nothing where they are added to something, and only there."""
@@ -293,6 +309,10 @@ class _Reader:
                     raise Call("aten.pad.default", self._nodes[index].path, {}, ()).unsupported(
                         "channels of zeros may only be added to something"
                     )
+
+
+def _largest_divisor(size: int, limit: int) -> int:
+    return max(part for part in range(1, min(size, limit) + 1) if size % part == 0)
 
 
 def _path(node: fx.Node) -> str:

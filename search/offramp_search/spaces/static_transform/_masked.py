@@ -195,8 +195,10 @@ class MaskedNetwork(nn.Module):
         return tuple(found)
 
     def _place(self, index: int, maps: bool) -> int:
-        """A node that exits read, or the last map on the way to it."""
+        """A node that exits read, or the last map of the base on the way to it."""
         nodes = self._graph.nodes
+        while maps and index >= self._graph.base_size:
+            index = nodes[index].operands[0]
         while maps:
             shape = nodes[index].shape
             if len(shape) == 3 and max(shape[1:]) > 1 and nodes[index].operands:
@@ -241,11 +243,12 @@ class MaskedNetwork(nn.Module):
 
     def _values(self, image: Tensor, exits: tuple[int, ...]) -> list[Tensor]:
         values: list[Tensor] = []
-        hosts = set(self._graph.hosts)
-        for index, node in enumerate(self._graph.nodes):
+        nodes, base_size = self._graph.nodes, self._graph.base_size
+        read = {*exits, *(operand for index in exits for operand in nodes[index].operands)}
+        for index, node in enumerate(nodes):
             if node.rule is None:
                 values.append(self.preprocess(image))
-            elif index in hosts and index not in exits:
+            elif index >= base_size and index not in read:
                 values.append(image)  # a place no exit hangs at: never read
             else:
                 values.append(self._run(index, [values[operand] for operand in node.operands]))

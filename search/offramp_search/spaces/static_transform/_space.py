@@ -54,6 +54,9 @@ class StaticTransform(Space):
         vector_width: Channels that the device computes at a time: 8 (float32) or 16 (int8) for a
             phone's NEON kernels, 32 or 16 for those of AVX-512. Parts are multiples of it, since
             smaller ones save nothing; a unit with no more channels stays whole.
+        exit_grid: Rows and columns, at most, of the averages that an exit reads of its map; the
+            base's own classifier reads what it always did. Early maps have few channels, and their
+            average alone says little: four by four of them make much better exits for little time.
         tie: Let all layers that write maps of one shape choose together (residual streams apart
             from layers inside blocks). A far smaller space with far fewer blocks to measure, for
             deep networks and short searches.
@@ -73,17 +76,19 @@ class StaticTransform(Space):
         groups: int = 8,
         vector_width: int = 1,
         tie: bool = False,
+        exit_grid: int = 1,
     ) -> None:
         if not 1 <= num_stages <= 16:
             raise ValueError(f"num_stages must be from 1 to 16, got {num_stages}")
-        if min(groups, vector_width) < 1:
+        if min(groups, vector_width, exit_grid) < 1:
             raise ValueError(
-                f"groups and vector_width must be positive, got {groups} and {vector_width}"
+                f"groups, vector_width and exit_grid must be positive, got {groups}, "
+                f"{vector_width} and {exit_grid}"
             )
         self._num_stages = num_stages
         self._image_shape = image_shape
         self._preprocess = preprocess
-        self._graph = read_graph(base, image_shape)
+        self._graph = read_graph(base, image_shape, exit_grid)
         self._units = find_units(
             self._graph, groups=groups, stages=num_stages, tie=tie, vector_width=vector_width
         )

@@ -9,7 +9,11 @@ from offramp_search.spaces.static_transform._rules._base import (
     read_call,
 )
 from offramp_search.spaces.static_transform._rules._dense import DenseRule
-from offramp_search.spaces.static_transform._rules._moving import ChannelSliceRule, PadRule
+from offramp_search.spaces.static_transform._rules._moving import (
+    ChannelSliceRule,
+    FlattenRule,
+    PadRule,
+)
 from offramp_search.spaces.static_transform._rules._pointwise import SumRule, UnaryRule
 
 __all__ = [
@@ -17,6 +21,7 @@ __all__ = [
     "ChannelSliceRule",
     "Channels",
     "DenseRule",
+    "FlattenRule",
     "Operand",
     "PadRule",
     "Rule",
