@@ -29,6 +29,11 @@ Each message says what was got, what was expected, and what to do.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = [
     "BundleError",
     "CalibrationError",
@@ -175,11 +180,19 @@ class InfeasibleBudgetError(OfframpError, ValueError):
 
     Attributes:
         smallest: The smallest reachable value of the limit that is out of reach, in its own unit.
+        architecture: What reaches it, where it was searched for.
     """
 
-    def __init__(self, message: str, *, smallest: float) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        smallest: float,
+        architecture: Mapping[str, str | int] | None = None,
+    ) -> None:
         super().__init__(message)
         self.smallest = smallest
+        self.architecture = architecture
 
 
 class TrainingError(OfframpError, RuntimeError):

@@ -1,6 +1,7 @@
 """The search loop: ask, refuse or evaluate, solve the thresholds, tell; resumable at any point."""
 
 from offramp_search.engine._base import Engine, LostEvaluationError
+from offramp_search.engine._feasible import find_feasible
 from offramp_search.engine._local import LocalEngine
 from offramp_search.engine._ray import RayEngine
 from offramp_search.engine._result import SearchProgress, SearchResult, TrialResult, read_result
@@ -14,6 +15,7 @@ __all__ = [
     "SearchProgress",
     "SearchResult",
     "TrialResult",
+    "find_feasible",
     "read_result",
     "search",
 ]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
 from offramp.errors import InfeasibleBudgetError
 from offramp_search.engine._result import SearchProgress, SearchResult
-from offramp_search.engine._trial import BOUND_MS, REFUSAL, SIZE_BYTES, STAGE_MS, result_of
+from offramp_search.engine._trial import REFUSAL, result_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from optuna.trial import FrozenTrial
 
@@ -68,7 +68,7 @@ def make_result(known: Sequence[FrozenTrial], budget: Budget, seed: int) -> Sear
     """
     results = _complete(known)
     if not results:
-        raise _infeasible(known, budget)
+        raise _infeasible(known)
     return SearchResult(
         best=_best(results),
         trials=tuple(results),
@@ -79,33 +79,15 @@ def make_result(known: Sequence[FrozenTrial], budget: Budget, seed: int) -> Sear
     )
 
 
-def _infeasible(known: Sequence[FrozenTrial], budget: Budget) -> InfeasibleBudgetError:
-    """Which limit nobody kept, and the smallest value found for it."""
-    sizes = _attributes(known, SIZE_BYTES)
-    timed = _attributes(known, STAGE_MS)
-    # If nothing was worth measuring to the end, the blocks that are known say how long at least.
-    least = "" if timed else "at least "
-    timed = timed or _attributes(known, BOUND_MS)
-    found = (
-        ("size_bytes", budget.size_bytes, sizes, "bytes", "", "the parameters"),
-        ("worst_ms", budget.worst_ms, [math.fsum(ms) for ms in timed], "ms", least, "all stages"),
-        ("mean_ms", budget.mean_ms, [ms[0] for ms in timed], "ms", least, "stage 0 alone"),
+def _infeasible(known: Sequence[FrozenTrial]) -> InfeasibleBudgetError:
+    """Why the last proposal was refused; that the budget can be kept was found out before."""
+    last = next(
+        (trial.user_attrs[REFUSAL] for trial in reversed(known) if REFUSAL in trial.user_attrs),
+        "every trial failed",
     )
-    tried = f"none of {len(known)} proposals keeps the budget"
-    for name, limit, values, unit, bound, what in found:
-        if limit is not None and values and min(values) > limit:
-            smallest = float(min(values))
-            return InfeasibleBudgetError(
-                f"{tried}: the smallest {name} found is {bound}{smallest:.6g} {unit} ({what}), the "
-                f"limit is {limit:.6g} {unit}; raise it, or search a space with smaller networks",
-                smallest=smallest,
-            )
-    last = next(iter(_attributes(reversed(known), REFUSAL)), "every trial failed")
     return InfeasibleBudgetError(
-        f"{tried}; the last was refused because: {last}; raise the limits, or search another space",
+        f"none of {len(known)} proposals was evaluated to the end, although there are "
+        f"architectures that keep the budget; the last was refused because: {last}; raise the "
+        "limits, or use another method",
         smallest=math.inf,
     )
-
-
-def _attributes(known: Iterable[FrozenTrial], name: str) -> list[Any]:
-    return [trial.user_attrs[name] for trial in known if name in trial.user_attrs]

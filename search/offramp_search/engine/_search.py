@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offramp_search._locks import exclusive
+from offramp_search.engine._feasible import find_feasible
 from offramp_search.engine._journal import open_study
 from offramp_search.engine._local import LocalEngine
 from offramp_search.engine._loop import Loop
@@ -82,8 +83,9 @@ def search(
         proposals in a row were refused.
 
     Raises:
-        InfeasibleBudgetError: ``max_refusals`` proposals were refused and none was not; says the
-            smallest reachable latency or size.
+        InfeasibleBudgetError: No architecture keeps the budget (see ``find_feasible``), which is
+            said before anything is evaluated; or ``max_refusals`` proposals in a row were refused
+            and none was not.
         ResumeError: The folder holds a search with other settings.
         DeviceError: A block cannot be measured.
     """
@@ -107,6 +109,7 @@ def search(
                 extra=settings or {},
             ),
         )
+    find_feasible(space, table, budget)
     with (
         (engine or LocalEngine()).open(evaluator) as judge,
         open_study(folder / "journal.log", sampler) as study,

@@ -28,24 +28,18 @@ if TYPE_CHECKING:
     from offramp_search.spaces import Architecture, Space
 
 __all__ = [
-    "BOUND_MS",
     "REFUSAL",
-    "SIZE_BYTES",
-    "STAGE_MS",
     "Task",
     "decide",
     "result_of",
     "try_out",
 ]
 
-BOUND_MS = "bound_ms"
 REFUSAL = "refusal"
-SIZE_BYTES = "size_bytes"
-STAGE_MS = "stage_ms"
+_SIZE_BYTES = "size_bytes"
+_STAGE_MS = "stage_ms"
 _SOLUTION = "solution"
 _REPEATS = "repeats"
-
-_BYTES_PER_PARAMETER = {"float32": 4, "int8": 1}
 
 
 def decide(trial: Trial, decisions: Mapping[str, BaseDistribution]) -> Architecture:
@@ -115,10 +109,10 @@ def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -
     if refusal is not None:
         raise _RefusedError(refusal)
 
-    size_bytes = sum(space.parameters(architecture)) * _BYTES_PER_PARAMETER[table.precision]
-    trial.set_user_attr(SIZE_BYTES, size_bytes)
+    size_bytes = table.size_bytes(space.parameters(architecture))
+    trial.set_user_attr(_SIZE_BYTES, size_bytes)
     if budget.size_bytes is not None:
-        _constrain(trial, SIZE_BYTES, _excess(size_bytes, budget.size_bytes))
+        _constrain(trial, _SIZE_BYTES, _excess(size_bytes, budget.size_bytes))
         if size_bytes > budget.size_bytes:
             raise _RefusedError(f"{size_bytes} bytes are more than {budget.size_bytes}")
 
@@ -129,9 +123,7 @@ def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -
     if table.knows(blocks) or budget.allows(stage_ms, size_bytes):
         table.require(blocks)
         stage_ms = tuple(latency.ms for latency in table.predict(stages))
-        trial.set_user_attr(STAGE_MS, stage_ms)
-    else:
-        trial.set_user_attr(BOUND_MS, stage_ms)
+        trial.set_user_attr(_STAGE_MS, stage_ms)
     if budget.mean_ms is not None:
         _constrain(trial, "mean_ms", _excess(stage_ms[0], budget.mean_ms))
     if budget.worst_ms is not None:
@@ -168,8 +160,8 @@ def result_of(trial: FrozenTrial) -> TrialResult:
         number=trial.number,
         architecture=dict(trial.params),
         solution=_solution_of(trial),
-        stage_ms=tuple(trial.user_attrs[STAGE_MS]),
-        size_bytes=trial.user_attrs[SIZE_BYTES],
+        stage_ms=tuple(trial.user_attrs[_STAGE_MS]),
+        size_bytes=trial.user_attrs[_SIZE_BYTES],
     )
 
 

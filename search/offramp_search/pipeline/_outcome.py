@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from offramp.bundle import Bundle, Certificate
-    from offramp.latency import Latency
     from offramp_search.budget import Budget
     from offramp_search.engine import SearchResult
     from offramp_search.pipeline._measure import Measured
@@ -135,7 +134,8 @@ class Outcome:
         static: The bundle of the static network.
         dynamic: The bundle to ship.
         budget: What was limited.
-        static_latency: Measured before the search, in the search's precision.
+        static_ms: What the static network takes by the latency table, in the search's precision;
+            ``None`` if a recorded table does not say.
         architecture: Of the network that ships.
         found: The search's result; ``None`` if the architecture was given.
         rows: One per program that runs here.
@@ -146,7 +146,7 @@ class Outcome:
     static: Bundle
     dynamic: Bundle
     budget: Budget
-    static_latency: Latency
+    static_ms: float | None
     architecture: Architecture
     found: SearchResult | None
     rows: tuple[Row, ...]

@@ -56,7 +56,7 @@ def as_figures(outcome: Outcome) -> dict[str, Any]:
     """The raw figures behind the table; the times of single images stay in the run's folder."""
     return {
         "budget": outcome.budget,
-        "static_ms": outcome.static_latency.median_ms,
+        "static_ms": outcome.static_ms,
         "architecture": outcome.architecture,
         "search": None if outcome.found is None else _search_figures(outcome.found),
         "multiply_adds": {

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offramp_search.budget import Budget
-from offramp_search.devices import HostDevice, LatencyTable
-from offramp_search.engine import search
+from offramp_search.devices import HostDevice, LatencyTable, module_key, stages_as_blocks
+from offramp_search.engine import find_feasible, search
 from offramp_search.pipeline._samplers import make_sampler
-from offramp_search.pipeline._supernet import random_architecture
+from offramp_search.pipeline._supernet import random_architecture, static_network
 from offramp_search.spaces import StaticTransform
 
 if TYPE_CHECKING:
+    from offramp_search.bases import Base
     from offramp_search.engine import Engine, SearchProgress, SearchResult
     from offramp_search.evaluators import Evaluator
     from offramp_search.pipeline._context import Context
     from offramp_search.spaces import Block, Space
 
-__all__ = ["make_budget", "make_table", "measure_blocks", "search_architecture"]
+__all__ = ["check_budget", "make_budget", "make_table", "measure_static", "search_architecture"]
 
 # Enough to know nearly all blocks of a small network; a large one's others are measured when they
 # are first proposed.
@@ -27,11 +28,43 @@ _ARCHITECTURES_AHEAD = 200
 _BLOCKS_AHEAD = 200
 
 
-def make_budget(context: Context, static_ms: float) -> Budget:
+def measure_static(context: Context, base: Base, table: LatencyTable) -> float | None:
+    """What the static network takes, in milliseconds; weights do not matter, so before training.
+
+    ``None`` if a recorded table lacks it and the budget does without.
+    """
+    key = module_key(base.module, context.image_shape)
+    settings = context.settings
+    needed = settings.mean_ms is None and settings.mean_share is not None
+    if table.is_recorded and table.network(key) is None and not needed:
+        return None
+    (latency,) = table.require_network(
+        key, lambda: stages_as_blocks(static_network(base).eval(), context.image_shape)
+    )
+    return latency.median_ms
+
+
+def check_budget(context: Context, space: Space, budget: Budget, table: LatencyTable) -> None:
+    """Measure what the search will need, and end a run whose budget nobody can keep.
+
+    Nothing is trained for it: what a network takes does not depend on its weights.
+
+    Raises:
+        InfeasibleBudgetError: No architecture keeps the budget; says the smallest reachable.
+    """
+    if isinstance(space, StaticTransform) and not table.is_recorded:
+        # Its architectures share blocks. Cells hardly do.
+        _measure_blocks(context, space, table)
+    with context.reporter.progress("Checking the budget") as report:
+        find_feasible(space, table, budget, progress=report)
+
+
+def make_budget(context: Context, static_ms: float | None) -> Budget:
     """The budget of the settings; a share is taken of the static network's measured latency."""
     settings = context.settings
     mean_ms = settings.mean_ms
     if mean_ms is None and settings.mean_share is not None:
+        assert static_ms is not None
         mean_ms = settings.mean_share * static_ms
     return Budget(mean_ms=mean_ms, worst_ms=settings.worst_ms, size_bytes=settings.size_bytes)
 
@@ -59,9 +92,6 @@ def search_architecture(
     """
     settings = context.settings
     assert settings.method != "unnas"
-    if isinstance(space, StaticTransform):
-        # Its architectures share blocks. Cells hardly do, and training each takes longer.
-        measure_blocks(context, space, table)
     sampler = make_sampler(
         settings.method, settings.seed, space, budget, table, trials=settings.trials
     )
@@ -107,7 +137,7 @@ def make_table(context: Context) -> LatencyTable:
     )
 
 
-def measure_blocks(context: Context, space: Space, table: LatencyTable) -> None:
+def _measure_blocks(context: Context, space: Space, table: LatencyTable) -> None:
     """Measure the blocks of many architectures together, before the first is proposed.
 
     One program that holds them all is converted and measured faster than many small ones, and its
