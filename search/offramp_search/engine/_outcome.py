@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from offramp_search.budget import Budget
     from offramp_search.engine._result import TrialResult
 
-__all__ = ["count_done", "count_refused", "make_progress", "make_result"]
+__all__ = ["best_of", "count_done", "count_refused", "make_progress", "make_result"]
 
 
 def count_done(known: Sequence[FrozenTrial]) -> int:
@@ -42,7 +42,8 @@ def _complete(known: Sequence[FrozenTrial]) -> list[TrialResult]:
     return [result_of(trial) for trial in known if trial.state is TrialState.COMPLETE]
 
 
-def _best(results: Sequence[TrialResult]) -> TrialResult:
+def best_of(results: Sequence[TrialResult]) -> TrialResult:
+    """The most accurate; of equals the fastest, then the first."""
     return max(
         results,
         key=lambda trial: (trial.solution.accuracy, -trial.solution.mean_ms, -trial.number),
@@ -56,7 +57,7 @@ def make_progress(known: Sequence[FrozenTrial], trials: int) -> SearchProgress:
         done=len(results),
         trials=trials,
         refused=sum(trial.state is TrialState.PRUNED for trial in known),
-        best=_best(results) if results else None,
+        best=best_of(results) if results else None,
     )
 
 
@@ -70,7 +71,7 @@ def make_result(known: Sequence[FrozenTrial], budget: Budget, seed: int) -> Sear
     if not results:
         raise _infeasible(known)
     return SearchResult(
-        best=_best(results),
+        best=best_of(results),
         trials=tuple(results),
         refused=sum(trial.state is TrialState.PRUNED for trial in known),
         failed=sum(trial.state is TrialState.FAIL for trial in known),

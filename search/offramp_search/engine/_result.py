@@ -29,6 +29,7 @@ class TrialResult:
         solution: Accuracy, mean latency and thresholds on the search-validation split.
         stage_ms: Predicted latency that each stage adds, in milliseconds.
         size_bytes: Size of the parameters in the precision of the latency table.
+        repeats: The trial that evaluated the same network before, if this one did not.
     """
 
     number: int
@@ -36,6 +37,7 @@ class TrialResult:
     solution: Solution
     stage_ms: tuple[float, ...]
     size_bytes: int
+    repeats: int | None = None
 
 
 @final

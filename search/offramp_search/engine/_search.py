@@ -53,9 +53,9 @@ def search(
     split; then its thresholds are solved for the budget, and its score is the accuracy there. An
     architecture that is proposed again counts as a trial and costs nothing.
 
-    Everything is kept in ``folder`` as it happens (``journal.log``, ``search.json``, and at the
-    end ``result.json``). Calling again continues up to ``trials``; a trial whose process was
-    killed is taken up where it was left, and if it has ended its process three times it is given
+    Everything is kept in ``folder`` as it happens (``journal.log``, ``search.json``, ``answers``,
+    and at the end ``result.json``). Calling again continues up to ``trials``; a trial whose process
+    was killed is taken up where it was left, and if it has ended its process three times it is given
     up. Calls in several processes with one folder share the work; each returns when all trials
     are done. The folder must be on a file system with locks.
 
@@ -117,7 +117,7 @@ def search(
     ):
         Loop(
             study=study,
-            task=Task(space, judge, table, budget, seed, signal),
+            task=Task(space, judge, table, budget, seed, signal, folder),
             trials=trials,
             max_refusals=max_refusals,
             asking=asking,

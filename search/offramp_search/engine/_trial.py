@@ -12,11 +12,13 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from offramp.errors import TrainingError
+from offramp_search.engine._answers import write_answers
 from offramp_search.engine._result import TrialResult
-from offramp_search.thresholds import Solution, solve
+from offramp_search.thresholds import Answers, Solution, solve_answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
@@ -73,6 +75,7 @@ class Task:
         budget: What is limited.
         seed: Handed to the evaluator.
         signal: ``max_probability``, ``margin`` or ``entropy``.
+        folder: Where what the exits answered is kept, to solve thresholds for other latencies.
     """
 
     space: Space
@@ -81,6 +84,7 @@ class Task:
     budget: Budget
     seed: int
     signal: str
+    folder: Path
 
 
 def try_out(study: Study, trial: Trial, architecture: Architecture, task: Task) -> float | None:
@@ -147,9 +151,9 @@ def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -
         if not np.isfinite(outputs.logits).all():
             _constrain(trial, "trained", 1.0)
             raise _RefusedError("its logits are not finite; train it longer or more gently")
-        solution = solve(
-            outputs.logits, outputs.labels, stage_ms, mean_ms=budget.mean_ms, signal=task.signal
-        )
+        answers = Answers.of(outputs.logits, outputs.labels, stage_ms, task.signal, None)
+        write_answers(task.folder, trial.number, answers)
+        solution = solve_answers(answers, mean_ms=budget.mean_ms, signal=task.signal)
     trial.set_user_attr(_SOLUTION, msgspec.to_builtins(solution))
     return solution.accuracy
 
@@ -162,6 +166,7 @@ def result_of(trial: FrozenTrial) -> TrialResult:
         solution=_solution_of(trial),
         stage_ms=tuple(trial.user_attrs[_STAGE_MS]),
         size_bytes=trial.user_attrs[_SIZE_BYTES],
+        repeats=trial.user_attrs.get(_REPEATS),
     )
 
 

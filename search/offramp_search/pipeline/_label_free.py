@@ -108,7 +108,7 @@ def search_label_free(
         evaluator = _evaluator(context, space, objective)
         architecture = search_architecture(
             context, space, budget, evaluator, table, engine, answers=settings.objective
-        ).best.architecture
+        ).result.best.architecture
     text = msgspec.json.encode(dict(architecture))
     write_atomically(found, msgspec.json.format(text, indent=2))
     return architecture

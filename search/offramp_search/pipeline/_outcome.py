@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from offramp.bundle import Bundle, Certificate
     from offramp_search.budget import Budget
-    from offramp_search.engine import SearchResult
+    from offramp_search.engine import Confirmed
     from offramp_search.pipeline._measure import Measured
     from offramp_search.spaces import Architecture
 
@@ -137,7 +137,8 @@ class Outcome:
         static_ms: What the static network takes by the latency table, in the search's precision;
             ``None`` if a recorded table does not say.
         architecture: Of the network that ships.
-        found: The search's result; ``None`` if the architecture was given.
+        confirmed: The search's result, its winner measured whole; ``None`` if the architecture was
+            given.
         rows: One per program that runs here.
         curves: Per program the ``(mean_ms, accuracy)`` that other thresholds would give on the
             calibration images, at the measured latency.
@@ -148,7 +149,7 @@ class Outcome:
     budget: Budget
     static_ms: float | None
     architecture: Architecture
-    found: SearchResult | None
+    confirmed: Confirmed | None
     rows: tuple[Row, ...]
     curves: Mapping[str, tuple[tuple[float, float], ...]]
 

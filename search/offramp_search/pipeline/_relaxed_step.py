@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offramp.errors import InfeasibleBudgetError
+from offramp_search.devices import network_key
+from offramp_search.engine import Check, corrected, measure_whole
 from offramp_search.pipeline._samplers import Limits
+from offramp_search.pipeline._search_step import describe_check
 from offramp_search.pipeline._supernet import random_architecture
 from offramp_search.relaxed import (
     AdditiveLatency,
@@ -20,6 +23,8 @@ from offramp_search.relaxed import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from offramp_search.budget import Budget
     from offramp_search.devices import LatencyTable
     from offramp_search.objectives import Objective
@@ -46,6 +51,8 @@ def search_relaxed(
     budget: Budget,
 ) -> Architecture:
     """The most probable architecture that keeps the budget, after DARTS; goes on where it was.
+
+    It is measured whole, and passed over if it breaks the budget then.
 
     Raises:
         InfeasibleBudgetError: None of the twenty thousand most probable ones keeps it.
@@ -82,13 +89,17 @@ def search_relaxed(
         )
     limits = Limits(space, budget, table)
     closest = math.inf, math.inf
+    checks: list[Check] = []
     for rank, architecture in enumerate(
         islice(by_probability(space.decisions(), probabilities), _DERIVED)
     ):
         found = limits.tightest(architecture)
         if found[0] <= 1:
             table.require([block for stage in space.blocks(architecture) for block in stage])
-            found = limits.tightest(architecture)
+            found, check = _take(context, space, table, limits, architecture, checks)
+            if check is not None:
+                checks.append(check)
+                reporter.say(describe_check(check))
             if found[0] <= 1:
                 reporter.say(f"relaxed search: number {rank + 1} by probability keeps the budget")
                 return architecture
@@ -99,6 +110,32 @@ def search_relaxed(
         f"{share:.3g} times what is allowed; raise the limits, or use another --method",
         smallest=smallest,
     )
+
+
+def _take(
+    context: Context,
+    space: StaticTransform,
+    table: LatencyTable,
+    limits: Limits,
+    architecture: Architecture,
+    checks: Sequence[Check],
+) -> tuple[tuple[float, float], Check | None]:
+    """What an architecture takes: measured whole if its prediction, corrected, keeps the budget.
+
+    Predictions are corrected by the largest ratios seen, so that few networks are measured.
+    """
+    blocks = space.blocks(architecture)
+    predicted = tuple(stage.ms for stage in table.predict(blocks))
+    factors = corrected(checks, space.num_stages, max)
+    said = tuple(ms * by for ms, by in zip(predicted, factors, strict=True))
+    found = limits.tightest(architecture, said)
+    if found[0] > 1:
+        return found, None
+    measured = measure_whole(space, table, architecture, network_key(blocks), context.image_shape)
+    if measured is None:
+        return found, None
+    check = Check(None, dict(architecture), predicted, measured)
+    return limits.tightest(architecture, measured), check
 
 
 def _fit_latency(

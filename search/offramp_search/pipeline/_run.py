@@ -129,10 +129,10 @@ def run_pipeline(
             recipe=settings.shared_recipe,
             teacher=last_exit(static),
         )
-    found, architecture = None, settings.architecture
+    confirmed, architecture = None, settings.architecture
     if architecture is None:
-        found = search_architecture(context, space, budget, evaluator, table, engine)
-        architecture = found.best.architecture
+        confirmed = search_architecture(context, space, budget, evaluator, table, engine)
+        architecture = confirmed.result.best.architecture
     if isinstance(space, StaticTransform) and masked is not None:
         network = train_final(context, space, masked, architecture, static)
     else:
@@ -167,7 +167,7 @@ def run_pipeline(
         budget=budget,
         static_ms=static_ms,
         architecture=architecture,
-        found=found,
+        confirmed=confirmed,
         rows=rows,
         curves=curves,
     )

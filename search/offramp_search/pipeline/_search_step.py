@@ -8,19 +8,26 @@ import numpy as np
 
 from offramp_search.budget import Budget
 from offramp_search.devices import HostDevice, LatencyTable, module_key, stages_as_blocks
-from offramp_search.engine import find_feasible, search
+from offramp_search.engine import confirm, find_feasible, search
 from offramp_search.pipeline._samplers import make_sampler
 from offramp_search.pipeline._supernet import random_architecture, static_network
 from offramp_search.spaces import StaticTransform
 
 if TYPE_CHECKING:
     from offramp_search.bases import Base
-    from offramp_search.engine import Engine, SearchProgress, SearchResult
+    from offramp_search.engine import Check, Confirmed, Engine, SearchProgress
     from offramp_search.evaluators import Evaluator
     from offramp_search.pipeline._context import Context
     from offramp_search.spaces import Block, Space
 
-__all__ = ["check_budget", "make_budget", "make_table", "measure_static", "search_architecture"]
+__all__ = [
+    "check_budget",
+    "describe_check",
+    "make_budget",
+    "make_table",
+    "measure_static",
+    "search_architecture",
+]
 
 # Enough to know nearly all blocks of a small network; a large one's others are measured when they
 # are first proposed.
@@ -78,8 +85,10 @@ def search_architecture(
     engine: Engine | None = None,
     *,
     answers: str = "labels",
-) -> SearchResult:
+) -> Confirmed:
     """Find the architecture that answers best and keeps the budget; goes on where it was left.
+
+    The one found is measured whole, and another is chosen if predictions mislead; see ``confirm``.
 
     Args:
         context: What every step needs.
@@ -122,7 +131,33 @@ def search_architecture(
         f"search: {len(result.trials)} architectures, {result.refused} refused; the best has "
         f"{found.accuracy:.1%} at a predicted mean of {found.mean_ms:.3f} ms"
     )
-    return result
+    confirmed = confirm(
+        result,
+        space,
+        table,
+        budget,
+        folder=context.folder / "search",
+        image_shape=context.image_shape,
+    )
+    for check in confirmed.checks:
+        context.reporter.say(describe_check(check))
+    chosen = confirmed.result.best
+    if chosen.number != result.best.number:
+        context.reporter.say(
+            f"chosen instead: trial {chosen.number} with {chosen.solution.accuracy:.1%} at "
+            f"{chosen.solution.mean_ms:.3f} ms"
+        )
+    return confirmed
+
+
+def describe_check(check: Check) -> str:
+    """One line on a network that was measured whole."""
+    said, took = (
+        " + ".join(f"{ms:.3f}" for ms in stage_ms)
+        for stage_ms in (check.predicted_ms, check.measured_ms)
+    )
+    name = "architecture" if check.trial is None else f"trial {check.trial}"
+    return f"{name}: predicted {said} ms, measured {took} ms, off by {check.off:.0%}"
 
 
 def make_table(context: Context) -> LatencyTable:

@@ -294,7 +294,7 @@ def test_what_is_too_slow_already_is_not_measured(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     del content["blocks"]["linear 3"]
     path.write_text(json.dumps(content))
-    with pytest.raises(InfeasibleBudgetError, match="smallest mean_ms is 0.11 ms"):
+    with pytest.raises(InfeasibleBudgetError, match=r"smallest mean_ms is 0\.11 ms"):
         run(
             tmp_path / "run",
             LatencyTable.recorded(path),

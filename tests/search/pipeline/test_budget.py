@@ -109,7 +109,9 @@ def test_a_budget_nobody_can_keep_ends_the_run_before_anything_is_trained(
 ) -> None:
     chosen = Settings(method=method, space=kind, mean_share=SMALLEST_MS / STATIC_MS, **settings)
     table, space = record(chosen, tmp_path / "table.json")
-    with pytest.raises(InfeasibleBudgetError, match="smallest mean_ms is .*stage 0 alone") as error:
+    with pytest.raises(
+        InfeasibleBudgetError, match=r"smallest mean_ms is .*stage 0 alone"
+    ) as error:
         run_pipeline(chosen, tmp_path / "out", cache=tmp_path / "cache", table=table)
     assert error.value.smallest == pytest.approx(predicted(space, table, error.value)[0])
     assert not list((tmp_path / "out").glob("*.safetensors"))
@@ -123,7 +125,7 @@ def test_a_search_without_labels_ends_as_early(
         method=method, objective="rotation", mean_share=None, worst_ms=SMALLEST_MS, **settings
     )
     table, space = record(chosen, tmp_path / "table.json")
-    with pytest.raises(InfeasibleBudgetError, match="smallest worst_ms is .*all stages") as error:
+    with pytest.raises(InfeasibleBudgetError, match=r"smallest worst_ms is .*all stages") as error:
         search_label_free(
             chosen,
             tmp_path / "out",
