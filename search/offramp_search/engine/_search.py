@@ -55,9 +55,9 @@ def search(
 
     Everything is kept in ``folder`` as it happens (``journal.log``, ``search.json``, ``answers``,
     and at the end ``result.json``). Calling again continues up to ``trials``; a trial whose process
-    was killed is taken up where it was left, and if it has ended its process three times it is given
-    up. Calls in several processes with one folder share the work; each returns when all trials
-    are done. The folder must be on a file system with locks.
+    was killed is taken up where it was left, and if it has ended its process three times it is
+    given up. Calls in several processes with one folder share the work; each returns when all
+    trials are done. The folder must be on a file system with locks.
 
     Args:
         space: What may be built.

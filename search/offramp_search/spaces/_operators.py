@@ -179,6 +179,17 @@ class Select(msgspec.Struct, frozen=True, tag=True):
 
 
 @final
+class Reorder(msgspec.Struct, frozen=True, tag=True):
+    """All channels in another order."""
+
+    order: tuple[int, ...]
+
+    def module(self) -> nn.Module:
+        """The gathering; in a network of shared weights, never in a stage."""
+        return modules.Reorder(self.order)
+
+
+@final
 class Pad(msgspec.Struct, frozen=True, tag=True):
     """Constant columns, rows and channels around, in torch's order."""
 

@@ -100,6 +100,11 @@ def value(space: Space, table: LatencyTable, architecture: Architecture, name: s
     }[name]
 
 
+def budget_of(name: str, limit: float) -> Budget:
+    limits: dict[str, Any] = {name: limit}
+    return Budget(**limits)
+
+
 @pytest.fixture(scope="module", params=["static_transform", "cell"])
 def searched(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[Space, LatencyTable]:
     space: Space = transform() if request.param == "static_transform" else cells()
@@ -115,12 +120,12 @@ def test_the_smallest_of_a_small_space_is_the_smallest_of_all(
     smallest = min(value(space, table, one, name) for one in every(space))
     limit = smallest * 0.999 if name != "size_bytes" else smallest - 1
     with pytest.raises(InfeasibleBudgetError, match=f"smallest {name} is .*of all arch") as caught:
-        find_feasible(space, table, Budget(**{name: limit}))
+        find_feasible(space, table, budget_of(name, limit))
     assert caught.value.smallest == pytest.approx(smallest)
     assert caught.value.architecture is not None
     reached = value(space, table, caught.value.architecture, name)
     assert reached == pytest.approx(smallest)
-    found = find_feasible(space, table, Budget(**{name: smallest * 1.0001}))
+    found = find_feasible(space, table, budget_of(name, smallest * 1.0001))
     assert value(space, table, found, name) <= smallest * 1.0001
 
 
@@ -132,21 +137,24 @@ def test_a_large_space_is_descended_and_what_is_named_can_be_reached(
     space = transform(groups=4, stages=4)  # 42 875 architectures
     table = LatencyTable(tmp_path / "first", MadeUpDevice())
     with pytest.raises(InfeasibleBudgetError, match="found by coordinate descent") as caught:
-        find_feasible(space, table, Budget(**{name: 0.011}))
+        find_feasible(space, table, budget_of(name, 0.011))
     architecture = caught.value.architecture
     assert architecture is not None
     table.require(block for stage in space.blocks(architecture) for block in stage)
     assert value(space, table, architecture, name) == pytest.approx(caught.value.smallest)
     rng = np.random.default_rng(0)
     kinds = {n: cast("CategoricalDistribution", k) for n, k in space.decisions().items()}
-    drawn = [{n: str(rng.choice(list(k.choices))) for n, k in kinds.items()} for _ in range(200)]
+    drawn = [
+        {n: str(rng.choice([str(c) for c in k.choices])) for n, k in kinds.items()}
+        for _ in range(200)
+    ]
     for other in drawn:
         if space.refusal(other) is None:
             table.require(block for stage in space.blocks(other) for block in stage)
             assert value(space, table, other, name) >= caught.value.smallest
     again = LatencyTable(tmp_path / "second", MadeUpDevice())
     with pytest.raises(InfeasibleBudgetError) as same:
-        find_feasible(space, again, Budget(**{name: 0.011}))
+        find_feasible(space, again, budget_of(name, 0.011))
     assert same.value.smallest == caught.value.smallest
 
 
