@@ -31,11 +31,15 @@ _BATCH = 100
 _CLASSES = 10
 _EPOCHS = 4
 _NORM_IMAGES = 400
+_EXIT_FEATURES = 1024
 
 
 @final
 class ThreeExits(nn.Module):
     """Three parts in a row, with a pooled linear exit after each.
+
+    Exits that read few channels see four by four averages of them, or two by two; the last one sees
+    one.
 
     Args:
         parts: What computes the maps, first to last.
@@ -45,15 +49,19 @@ class ThreeExits(nn.Module):
     def __init__(self, parts: Sequence[nn.Module], channels: Sequence[int]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.exits = nn.ModuleList(nn.Linear(width, _CLASSES) for width in channels)
+        grids = [_grid(width) for width in channels[:-1]] + [1]
+        self.pools = nn.ModuleList(nn.AdaptiveAvgPool2d(grid) for grid in grids)
+        self.exits = nn.ModuleList(
+            nn.Linear(grid * grid * width, _CLASSES)
+            for grid, width in zip(grids, channels, strict=True)
+        )
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """What the three classifiers read."""
         found = []
-        for part in self.parts:
+        for part, pool in zip(self.parts, self.pools, strict=True):
             x = part(x)
-            found.append(self.pool(x).flatten(1))
+            found.append(pool(x).flatten(1))
         return tuple(found)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -61,6 +69,10 @@ class ThreeExits(nn.Module):
         return tuple(
             exit(features) for exit, features in zip(self.exits, self.features(x), strict=True)
         )
+
+
+def _grid(channels: int) -> int:
+    return next(grid for grid in (4, 2, 1) if grid == 1 or grid * grid * channels <= _EXIT_FEATURES)
 
 
 @final
