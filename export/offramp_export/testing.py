@@ -130,6 +130,19 @@ class TargetContract(ABC):
         backwards = case.target.run(case.program, case.images[3::-1])
         np.testing.assert_array_equal(forwards, backwards[:, ::-1])
 
+    def test_its_footprint_is_that_of_its_files(self) -> None:
+        """Every stage's weights are there, and no more than the files hold."""
+        case = self.case()
+        footprint = case.target.footprint(case.program)
+        assert len(footprint) == len(contract_stages())
+        size_bytes = sum(map(len, case.program.files.values()))
+        assert sum(found.weight_bytes - found.shared_bytes for found in footprint) < size_bytes
+        for stage, found in zip(contract_stages(), footprint, strict=True):
+            parameters = sum(value.numel() for value in stage.parameters())
+            # From a palette of four bits to float32 with what batch norms leave.
+            assert parameters / 2 <= found.weight_bytes <= 5 * parameters
+            assert 0 <= found.shared_bytes <= found.weight_bytes
+
     def test_stages_fit_together(self) -> None:
         """What a stage hands on is, to the scale, what the next one takes."""
         stages = self.case().program.stages

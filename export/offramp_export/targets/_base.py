@@ -15,27 +15,9 @@ if TYPE_CHECKING:
 
     from offramp.bundle import Precision, ProgramStage
     from offramp_export.card import Card
+    from offramp_export.footprint import StageDelegation, StageFootprint
 
-__all__ = ["ConvertedProgram", "StageDelegation", "Target"]
-
-
-@dataclass(frozen=True, slots=True)
-class StageDelegation:
-    """Which operators of one stage a runtime's fast library took when it was converted.
-
-    Attributes:
-        delegated: Operator -> how many of them the library runs.
-        left: Operator -> how many run in the runtime's plain kernels.
-    """
-
-    delegated: Mapping[str, int]
-    left: Mapping[str, int]
-
-    @property
-    def share(self) -> float:
-        """Of all operators, what part the library runs; 1 for a stage without any."""
-        taken, left = sum(self.delegated.values()), sum(self.left.values())
-        return taken / (taken + left) if taken + left else 1.0
+__all__ = ["ConvertedProgram", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +101,11 @@ class Target(ABC):
         Returns:
             ``(exits, images, classes)`` float32 logits.
         """
+
+    def footprint(self, program: ConvertedProgram) -> tuple[StageFootprint, ...]:
+        """What each stage of the program takes, read from its files; empty if that is not known.
+
+        Args:
+            program: What ``convert`` returned.
+        """
+        return ()

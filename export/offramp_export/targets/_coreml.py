@@ -22,6 +22,7 @@ from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._calibration import choose_calibration_images
 from offramp_export.targets._coreml_activations import quantize_activations
+from offramp_export.targets._coreml_footprint import read_footprint
 from offramp_export.targets._coreml_metadata import describe_model
 from offramp_export.targets._coreml_outputs import separate_outputs
 from offramp_export.targets._coreml_weights import compress_weights
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from offramp_export.card import Card
+    from offramp_export.footprint import StageFootprint
 
 __all__ = ["CoreML"]
 
@@ -179,6 +181,11 @@ class CoreML(Target):
                     carry = tuple(handed_on)
                 logits.append(answers)
         return np.array(logits, np.float32).transpose(1, 0, 2)
+
+    def footprint(self, program: ConvertedProgram) -> tuple[StageFootprint, ...]:
+        """Weigh the weights; the rest is decided on the device. See ``Target.footprint``."""
+        with quiet():
+            return read_footprint(program.files, len(program.stages))
 
     @property
     def _multi_function(self) -> bool:

@@ -17,13 +17,17 @@ from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._calibration import choose_calibration_images
+from offramp_export.targets._delegation import check_share
 from offramp_export.targets._executorch_delegation import read_delegation, require_delegation
+from offramp_export.targets._executorch_footprint import read_footprint
 from offramp_export.targets._executorch_int8 import quantize_programs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from offramp_export.footprint import StageFootprint
 
 __all__ = ["ExecuTorch"]
 
@@ -56,10 +60,7 @@ class ExecuTorch(Target):
             raise ExportError(
                 f"ExecuTorch has no kernels {self.kernels!r}; expected 'xnnpack' or 'portable'"
             )
-        if not 0 <= self.delegated_share <= 1:
-            raise ExportError(
-                f"delegated_share is {self.delegated_share}; expected a share from 0 to 1"
-            )
+        check_share(self.delegated_share)
         if self.kernels == "portable" and self.delegated_share:
             raise ExportError("portable kernels delegate nothing; leave delegated_share at 0")
         if (self.precision, self.kernels) == ("int8", "portable"):
@@ -151,6 +152,12 @@ class ExecuTorch(Target):
                     _require_dense(carry, index)
                 logits.append(answers)
         return np.array(logits, np.float32).transpose(1, 0, 2)
+
+    def footprint(self, program: ConvertedProgram) -> tuple[StageFootprint, ...]:
+        """Read the file's memory plans and XNNPACK's graphs; see ``Target.footprint``."""
+        (content,) = program.files.values()
+        with quiet():
+            return read_footprint(content, program.delegation)
 
 
 def _execute(method: Any, carry: Sequence[Tensor], index: int) -> list[Tensor]:

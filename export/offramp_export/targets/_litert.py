@@ -14,13 +14,16 @@ from offramp_export._edges import channel_last, run_stages
 from offramp_export._litert.channel_last import ChannelLast
 from offramp_export._litert.compress import compress_weights
 from offramp_export._litert.convert import Signature, convert_signatures
+from offramp_export._litert.delegation import delegations
 from offramp_export._litert.flatbuffer import mend, read_stages
+from offramp_export._litert.footprint import read_footprint
 from offramp_export._litert.metadata import describe_stages
 from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.quantize import quantize_stages
 from offramp_export._quiet import quiet
 from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._calibration import choose_calibration_images
+from offramp_export.targets._delegation import check_share, require_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from offramp_export.card import Card
+    from offramp_export.footprint import StageFootprint
 
 __all__ = ["LiteRT"]
 
@@ -51,9 +55,12 @@ class LiteRT(Target):
             scaled at each run; no calibration images. ``int8``, static: weights and activations,
             ranges measured on calibration images, the image read as it is (scale 1, zero point
             -128).
+        delegated_share: Of the operators of each stage, what XNNPACK must take at least when LiteRT
+            loads the program here; converting fails if it takes less.
     """
 
     precision: Literal["float32", "float16", "dynamic_int8", "int8"] = "float32"
+    delegated_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.precision not in _TOLERANCES:
@@ -61,6 +68,7 @@ class LiteRT(Target):
                 f"LiteRT has no precision {self.precision!r}; expected one of "
                 f"{', '.join(map(repr, _TOLERANCES))}"
             )
+        check_share(self.delegated_share)
 
     @property
     def runtime(self) -> Literal["litert"]:
@@ -97,6 +105,9 @@ class LiteRT(Target):
             program = compress_weights(program, self.precision)
         if self.precision != "float32":
             exporter["ai-edge-quantizer"] = version("ai-edge-quantizer")
+        if self.delegated_share:
+            for index, found in enumerate(delegations(program, names)):
+                require_share("LiteRT", found, index, self.delegated_share)
         return ConvertedProgram(
             files={f"litert/{self.precision}.tflite": program},
             stages=read_stages(program, names),
@@ -122,6 +133,12 @@ class LiteRT(Target):
                 runtime.start(image)
                 logits.append([runtime.run(stage) for stage in range(len(program.stages))])
         return np.array(logits, np.float32).transpose(1, 0, 2)
+
+    def footprint(self, program: ConvertedProgram) -> tuple[StageFootprint, ...]:
+        """Read the file's graphs, and load each in LiteRT; see ``Target.footprint``."""
+        (content,) = program.files.values()
+        names = [f"stage_{index}" for index in range(len(program.stages))]
+        return read_footprint(content, names)
 
 
 def _samples(
