@@ -27,7 +27,8 @@ from offramp_export._mismatch import name_layer
 from offramp_export._run import run_program
 from offramp_export.card import Card
 from offramp_export.counting import count
-from offramp_export.parity import Parity, compare, require_agreement
+from offramp_export.parity import Parity, check_given, compare, require_agreement
+from offramp_export.report import ExportReport, ProgramReport, StageReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from offramp.bundle import Policy
     from offramp_export._edges import Edges
     from offramp_export.targets import Target
 
@@ -47,15 +49,20 @@ _CULPRIT_IMAGES = 3
 @final
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """A bundle, and how each of its programs compares with torch.
+    """A bundle, and what was found out about its programs.
 
     Attributes:
         bundle: What was written.
-        parity: One entry per target, in order.
+        report: The same comparison, and what every stage of every program takes.
     """
 
     bundle: Bundle
-    parity: tuple[Parity, ...]
+    report: ExportReport
+
+    @property
+    def parity(self) -> tuple[Parity, ...]:
+        """How each program compares with torch, one entry per target, in order."""
+        return tuple(program.parity for program in self.report.programs)
 
 
 def export(
@@ -67,6 +74,8 @@ def export(
     labels: Sequence[str],
     calibration_images: NDArray[np.uint8] | None = None,
     input_spec: InputSpec | None = None,
+    example_labels: NDArray[np.int64] | None = None,
+    policy: Policy | None = None,
     provenance: Provenance | None = None,
     overwrite: bool = False,
     find_layer: bool = True,
@@ -89,6 +98,9 @@ def export(
         calibration_images: ``(images, height, width, 3)`` uint8, 100 to 300 from the training data,
             for targets that quantise.
         input_spec: How an image becomes an input; by default its middle, scaled.
+        example_labels: ``(images,)``, the true class of each example image; for accuracies in the
+            report.
+        policy: Where images leave under it is compared and reported, for every program.
         provenance: Where the network comes from.
         overwrite: Replace a bundle that is there.
         find_layer: Where a program does not answer as torch does, search for the first layer that
@@ -102,6 +114,7 @@ def export(
         ExportMismatchError: A program does not answer as torch does; names the first layer that
             departs.
         BundleError: The path exists.
+        DataError: The labels or the policy do not fit the network.
     """
     path = Path(path)
     _check_images(example, "example")
@@ -124,6 +137,7 @@ def export(
         raise ExportError(
             f"got {len(labels)} labels for {edges.num_classes} classes; give one label per class"
         )
+    check_given(example_labels, policy, (len(prepared), len(example), edges.num_classes))
     reference = _reference(prepared, example)
 
     offramp_version = version("offramp")
@@ -137,16 +151,31 @@ def export(
         program = target.convert(prepared, edges.carries, calibration_images)
         program = target.describe(program, card)
         logits[name] = run_program(target, program, example)
-        report = compare(name, logits[name], reference, tolerance=target.tolerance)
+        parity = compare(
+            name,
+            logits[name],
+            reference,
+            tolerance=target.tolerance,
+            labels=example_labels,
+            policy=policy,
+        )
         try:
-            require_agreement(report)
+            require_agreement(parity)
         except ExportMismatchError as error:
             if not find_layer:
                 raise
             off = np.abs(logits[name] - reference)[error.exit].max(axis=-1)
             chosen = example[np.argsort(-off, kind="stable")[:_CULPRIT_IMAGES]]
             raise name_layer(error, prepared, target, chosen, calibration_images) from error
-        reports.append(report)
+        reports.append(
+            ProgramReport(
+                program=name,
+                size_bytes=sum(map(len, program.files.values())),
+                exporter=program.exporter,
+                parity=parity,
+                stages=target.footprint(program),
+            )
+        )
         files |= program.files
         entries.append(
             ProgramEntry(
@@ -158,11 +187,12 @@ def export(
             )
         )
     files["vectors.npz"] = encode_vectors(example, logits)
+    stage_entries = _stage_entries(prepared, edges)
     manifest = Manifest(
         format_version=1,
         labels=tuple(labels),
         input=spec,
-        stages=_stage_entries(prepared, edges),
+        stages=stage_entries,
         programs=tuple(entries),
         vectors=describe_file("vectors.npz", files["vectors.npz"]),
         provenance=provenance,
@@ -170,7 +200,16 @@ def export(
     bundle = write_bundle(path, manifest, files, overwrite=overwrite)
     if progress is not None:
         progress(len(targets), len(targets))
-    return ExportResult(bundle, tuple(reports))
+    report = ExportReport(
+        created_by=provenance.created_by,
+        input_size=(height, width),
+        stages=tuple(
+            StageReport(entry.name, entry.multiply_adds, entry.parameters)
+            for entry in stage_entries
+        ),
+        programs=tuple(reports),
+    )
+    return ExportResult(bundle, report)
 
 
 def _check_images(

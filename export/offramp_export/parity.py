@@ -15,7 +15,15 @@ from offramp.policy import choose_exits
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LABEL_AGREEMENT", "THRESHOLDS", "ExitParity", "Parity", "compare", "require_agreement"]
+__all__ = [
+    "LABEL_AGREEMENT",
+    "THRESHOLDS",
+    "ExitParity",
+    "Parity",
+    "check_given",
+    "compare",
+    "require_agreement",
+]
 
 THRESHOLDS = (0.5, 0.7, 0.9)
 """Where exit agreement is judged: an image leaves at the first exit this sure of its answer."""
@@ -99,14 +107,8 @@ def compare(
     Raises:
         DataError: The labels or the policy do not fit the logits.
     """
-    exits, images, classes = reference.shape
-    if labels is not None:
-        _check_labels(labels, images, classes)
-    if policy is not None and len(policy.thresholds) != exits:
-        raise DataError(
-            f"policy {policy.name!r} is for {len(policy.thresholds)} exits, the network has "
-            f"{exits}; give a policy of this network"
-        )
+    exits, images, _ = reference.shape
+    check_given(labels, policy, reference.shape)
     return Parity(
         program=program,
         images=images,
@@ -122,6 +124,34 @@ def compare(
         policy=None if policy is None else policy.name,
         policy_agreement=None if policy is None else _exit_agreement(policy, logits, reference),
     )
+
+
+def check_given(
+    labels: NDArray[np.int64] | None, policy: Policy | None, shape: tuple[int, ...]
+) -> None:
+    """Refuse labels or a policy that belong to other images or another network.
+
+    Args:
+        labels: ``(images,)``, or none.
+        policy: Or none.
+        shape: ``(exits, images, classes)`` of the logits they shall go with.
+
+    Raises:
+        DataError: They do not fit.
+    """
+    exits, images, classes = shape
+    if labels is not None and labels.shape != (images,):
+        raise DataError(f"got labels of shape {labels.shape} for {images} images; give one each")
+    if labels is not None and (labels.min() < 0 or labels.max() >= classes):
+        raise DataError(
+            f"got labels from {labels.min()} to {labels.max()} for {classes} classes; number them "
+            f"from 0 to {classes - 1}"
+        )
+    if policy is not None and len(policy.thresholds) != exits:
+        raise DataError(
+            f"policy {policy.name!r} is for {len(policy.thresholds)} exits, the network has "
+            f"{exits}; give a policy of this network"
+        )
 
 
 def require_agreement(parity: Parity) -> None:
@@ -177,16 +207,6 @@ def _compare_exit(
         accuracy=None if labels is None else float((ours == labels).mean()),
         torch_accuracy=None if labels is None else float((theirs == labels).mean()),
     )
-
-
-def _check_labels(labels: NDArray[np.int64], images: int, classes: int) -> None:
-    if labels.shape != (images,):
-        raise DataError(f"got labels of shape {labels.shape} for {images} images; give one each")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"got labels from {labels.min()} to {labels.max()} for {classes} classes; number them "
-            f"from 0 to {classes - 1}"
-        )
 
 
 def _exit_agreement(
