@@ -47,15 +47,17 @@ class SearchProgress:
 
     Attributes:
         done: Architectures evaluated.
-        trials: Architectures to evaluate.
+        trials: Architectures to evaluate; ``None`` if only time ends the search.
         refused: Proposals that made no valid network or cannot keep the budget.
         best: The best so far.
+        searched_s: Seconds the search has taken, those of earlier calls included.
     """
 
     done: int
-    trials: int
+    trials: int | None
     refused: int
     best: TrialResult | None
+    searched_s: float
 
 
 @final

@@ -38,8 +38,9 @@ def search(
     table: LatencyTable,
     budget: Budget,
     *,
-    trials: int,
+    trials: int | None,
     folder: Path,
+    minutes: float | None = None,
     seed: int = 0,
     signal: str = "max_probability",
     max_refusals: int = 500,
@@ -54,10 +55,11 @@ def search(
     architecture that is proposed again counts as a trial and costs nothing.
 
     Everything is kept in ``folder`` as it happens (``journal.log``, ``search.json``, ``answers``,
-    and at the end ``result.json``). Calling again continues up to ``trials``; a trial whose process
-    was killed is taken up where it was left, and if it has ended its process three times it is
-    given up. Calls in several processes with one folder share the work; each returns when all
-    trials are done. The folder must be on a file system with locks.
+    and at the end ``result.json``). Calling again continues up to ``trials`` or ``minutes``,
+    whichever comes first; the minutes of earlier calls count, the time between calls does not. A
+    trial whose process was killed is taken up where it was left, and if it has ended its process
+    three times it is given up. Calls in several processes with one folder share the work; each
+    returns when all trials are done. The folder must be on a file system with locks.
 
     Args:
         space: What may be built.
@@ -66,8 +68,11 @@ def search(
         evaluator: What gives an architecture its outputs.
         table: Where latencies are looked up, and measured if they are missing.
         budget: What is limited.
-        trials: Architectures to evaluate, those of an earlier call included.
+        trials: Architectures to evaluate, those of an earlier call included; ``None`` if
+            ``minutes`` end the search.
         folder: Where the search is kept; made if it is not there.
+        minutes: Wall-clock time, after which nothing more is proposed; what is being evaluated
+            then still counts.
         seed: Handed to the evaluator.
         signal: ``max_probability``, ``margin`` or ``entropy``.
         max_refusals: Proposals refused or given up in a row before the search stops.
@@ -80,7 +85,7 @@ def search(
 
     Returns:
         The best architecture and all others. There are fewer than ``trials`` if ``max_refusals``
-        proposals in a row were refused.
+        proposals in a row were refused, or the ``minutes`` were over.
 
     Raises:
         InfeasibleBudgetError: No architecture keeps the budget (see ``find_feasible``), which is
@@ -89,10 +94,14 @@ def search(
         ResumeError: The folder holds a search with other settings.
         DeviceError: A block cannot be measured.
     """
-    if trials < 1 or max_refusals < 1:
+    if (trials is not None and trials < 1) or max_refusals < 1:
         raise ValueError(
             f"trials and max_refusals must be at least 1, got {trials} and {max_refusals}"
         )
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be above 0, got {minutes}")
+    if trials is None and minutes is None:
+        raise ValueError("a search ends after trials or minutes; give one of them")
     folder.mkdir(parents=True, exist_ok=True)
     asking = folder / "asking.lock"
     with exclusive(asking):
@@ -119,6 +128,7 @@ def search(
             study=study,
             task=Task(space, judge, table, budget, seed, signal, folder),
             trials=trials,
+            minutes=minutes,
             max_refusals=max_refusals,
             asking=asking,
             worker=worker,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 import numpy as np
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.trial import TrialState
 
 from offramp.errors import TrainingError
 from offramp_search.engine._answers import write_answers
@@ -17,11 +16,10 @@ from offramp_search.engine._result import TrialResult
 from offramp_search.thresholds import Answers, Solution, solve_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from optuna.distributions import BaseDistribution
-    from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
     from offramp_search.budget import Budget
@@ -87,11 +85,22 @@ class Task:
     folder: Path
 
 
-def try_out(study: Study, trial: Trial, architecture: Architecture, task: Task) -> float | None:
+def try_out(
+    trial: Trial,
+    architecture: Architecture,
+    task: Task,
+    twin: Callable[[Architecture], FrozenTrial | None],
+) -> float | None:
     """Refuse or evaluate an architecture, and note in the trial what it is worth.
 
     Of a refused one the constraints above zero say by how much, so that the sampler learns from
     it. The blocks of one that is valid and not too large are measured if the table lacks them.
+
+    Args:
+        trial: The proposal.
+        architecture: Its decisions.
+        task: How it is judged.
+        twin: Finds a trial that evaluated the same network.
 
     Returns:
         The score to tell the study, or ``None`` if it is refused.
@@ -100,13 +109,18 @@ def try_out(study: Study, trial: Trial, architecture: Architecture, task: Task) 
         LostEvaluationError: The processes that evaluated it died.
     """
     try:
-        return _judge(study, trial, architecture, task)
+        return _judge(trial, architecture, task, twin)
     except _RefusedError as refused:
         trial.set_user_attr(REFUSAL, str(refused))
         return None
 
 
-def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -> float:
+def _judge(
+    trial: Trial,
+    architecture: Architecture,
+    task: Task,
+    twin: Callable[[Architecture], FrozenTrial | None],
+) -> float:
     space, table, budget = task.space, task.table, task.budget
     refusal = space.refusal(architecture)
     _constrain(trial, "valid", -1.0 if refusal is None else 1.0)
@@ -136,9 +150,7 @@ def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -
         took = " + ".join(f"{ms:.4g}" for ms in stage_ms)
         raise _RefusedError(f"stages of {took} ms are too slow")
 
-    known = _find(
-        study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), space, architecture
-    )
+    known = twin(architecture)
     if known is not None:
         trial.set_user_attr(_REPEATS, known.number)
         solution = _solution_of(known)
@@ -188,11 +200,3 @@ class _RefusedError(Exception):
 def _excess(value: float, limit: float) -> float:
     """By which part of the limit it is exceeded; negative if it is kept."""
     return value / limit - 1
-
-
-def _find(
-    trials: Sequence[FrozenTrial], space: Space, architecture: Architecture
-) -> FrozenTrial | None:
-    """The first trial of the same network, whose outputs would be the same."""
-    form = space.canonical(architecture)
-    return next((trial for trial in trials if space.canonical(trial.params) == form), None)
