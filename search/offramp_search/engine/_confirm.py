@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 from offramp.errors import InfeasibleBudgetError
 from offramp_search.devices import network_key, stages_as_blocks
 from offramp_search.engine._answers import read_answers
-from offramp_search.engine._outcome import best_of
+from offramp_search.engine._tally import best_of
 from offramp_search.thresholds import solve_answers
 
 if TYPE_CHECKING:

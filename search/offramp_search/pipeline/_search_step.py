@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,9 +106,14 @@ def search_architecture(
         settings.method, settings.seed, space, budget, table, trials=settings.trials
     )
     with context.reporter.progress("Searching") as report:
+        minutes = settings.search_minutes
 
         def show(progress: SearchProgress) -> None:
-            report(progress.done, progress.trials)
+            if minutes is None:
+                report(progress.done, progress.trials)
+            else:
+                seconds = math.ceil(60 * minutes)
+                report(min(seconds, int(progress.searched_s)), seconds)
 
         result = search(
             space,
@@ -115,7 +121,8 @@ def search_architecture(
             evaluator,
             table,
             budget,
-            trials=settings.trials,
+            trials=settings.trials if minutes is None else None,
+            minutes=minutes,
             folder=context.folder / "search",
             seed=settings.seed,
             settings={
