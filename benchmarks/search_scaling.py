@@ -3,7 +3,8 @@
 The evaluator is a pure function of the decisions and the latencies are recorded, so what is
 measured is the engine, Optuna's journal and the samplers. Workers are processes that share one
 journal. Every cell of the grid (a sampler, a number of decisions, a number of workers) runs in
-processes of its own, which are ended when its time is over; a cell that is done is not done again.
+processes of its own, which are ended after its seconds, or with the first evaluation if that takes
+longer, or when its time is over; a cell that is done is not done again.
 
     .venv/bin/python benchmarks/search_scaling.py
 
@@ -26,6 +27,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -52,7 +54,6 @@ from offramp_search.testing import FakeSpace, write_fake_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Barrier
 
     from optuna.samplers import BaseSampler
@@ -101,7 +102,6 @@ class Cell:
         second_half_s: The seconds of the second half.
         start_mb: Resident memory of a worker before the search.
         peak_mb: Peak resident memory of the largest worker.
-        ended: Whether the search ended by itself, and not with the time of the cell.
     """
 
     sampler: str
@@ -113,7 +113,6 @@ class Cell:
     second_half_s: float
     start_mb: float
     peak_mb: float
-    ended: bool
 
     @property
     def per_second(self) -> float:
@@ -145,11 +144,11 @@ def work(
     folder: Path,
     sampler: str,
     decisions: int,
-    seconds: float,
+    limit_s: float,
     start: Barrier,
     said: Connection,
 ) -> None:
-    """One worker: says how far it is after each proposal, and at the end that it ended."""
+    """One worker: says how far the search is after each of its proposals, until it is ended."""
     import torch
 
     torch.set_num_threads(1)
@@ -169,11 +168,10 @@ def work(
         table,
         Budget(mean_ms=1e9),
         trials=None,
-        minutes=seconds / 60,
+        minutes=limit_s / 60,
         folder=folder / "search",
         progress=tell,
     )
-    said.send(None)
 
 
 def resident_mb() -> float:
@@ -196,7 +194,7 @@ def measure(
     processes = [
         context.Process(
             target=work,
-            args=(folder, sampler, decisions, seconds, start, sending),
+            args=(folder, sampler, decisions, limit_s, start, sending),
             daemon=True,
         )
         for _, sending in pipes
@@ -208,21 +206,21 @@ def measure(
     start.wait(timeout=120)
     began = time.monotonic()
     said: list[list[tuple[float, int, float, float]]] = [[] for _ in processes]
-    ended = [False] * workers
     listening = {reading: place for place, (reading, _) in enumerate(pipes)}
-    while listening and time.monotonic() < began + limit_s:
-        left_s = max(0.0, began + limit_s - time.monotonic())
+    done = False
+    while listening:
+        # It has its seconds, and if nothing was evaluated in them, all its time.
+        left_s = began + (seconds if done else limit_s) - time.monotonic()
+        if left_s <= 0:
+            break
         for reading in multiprocessing.connection.wait(list(listening), left_s):
-            place = listening[reading]  # type: ignore[index]
+            assert isinstance(reading, Connection)
             try:
-                message = reading.recv()  # type: ignore[union-attr]
+                said[listening[reading]].append(reading.recv())
             except EOFError:
-                del listening[reading]  # type: ignore[arg-type]
-                continue
-            if message is None:
-                ended[place] = True
+                del listening[reading]
             else:
-                said[place].append(message)
+                done = done or said[listening[reading]][-1][1] > 0
     for process in processes:
         process.kill()
         process.join()
@@ -243,7 +241,6 @@ def measure(
         second_half_s=times[-1] - times[-half - 1] if half else 0.0,
         start_mb=max((message[2] for message in everything), default=0.0),
         peak_mb=max((message[3] for message in everything), default=0.0),
-        ended=all(ended),
     )
 
 
