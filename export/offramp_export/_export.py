@@ -177,10 +177,12 @@ def export(
             )
         )
         files |= program.files
+        precision = target.precision
         entries.append(
             ProgramEntry(
                 runtime=target.runtime,
-                precision=target.precision,
+                precision=precision if isinstance(precision, str) else "mixed",
+                stage_precisions=() if isinstance(precision, str) else precision,
                 files=tuple(describe_file(*item) for item in program.files.items()),
                 stages=program.stages,
                 exporter=dict(program.exporter),
@@ -230,7 +232,7 @@ def _check_images(
 
 
 def _check_targets(targets: Sequence[Target]) -> list[str]:
-    names = [f"{target.runtime}/{target.precision}" for target in targets]
+    names = [target.name for target in targets]
     if not names:
         raise ExportError("there are no targets; pass at least one, such as LiteRT()")
     for name in names:

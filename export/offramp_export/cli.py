@@ -47,7 +47,8 @@ def export(
         list[str] | None,
         typer.Option(
             help="Such as litert/float32, litert/int8, executorch/float32 or "
-            "coreml/float16@iOS16; repeatable. An unknown one lists all. Without it: "
+            "coreml/float16@iOS16; for LiteRT also one precision per stage, as in "
+            "litert/float32,int8,int8; repeatable. An unknown one lists all. Without it: "
             "litert/float32."
         ),
     ] = None,

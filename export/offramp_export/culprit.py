@@ -86,7 +86,8 @@ def find_culprit(
     Raises:
         ExportError: ``torch.export`` or the target refused the network.
     """
-    search = _Search(prepare_stages(stages), target, images, exit, calibration_images)
+    alone = target.for_stage(exit)
+    search = _Search(prepare_stages(stages), alone, images, exit, calibration_images)
     suspects = search.candidates(search.logits)
     if not suspects:
         raise ExportError(f"the logits of exit {exit} do not depend on the image")

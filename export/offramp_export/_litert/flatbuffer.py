@@ -191,6 +191,7 @@ def _tensor_entry(tensor: Any) -> TensorEntry:
     dtypes: dict[int, Any] = {
         schema.TensorType.FLOAT32: "float32",
         schema.TensorType.INT8: "int8",
+        schema.TensorType.INT16: "int16",
         schema.TensorType.UINT8: "uint8",
         schema.TensorType.FLOAT16: "float16",
     }

@@ -1,4 +1,4 @@
-"""The interface of a target: one runtime in one precision."""
+"""The interface of a target: one runtime in one precision, or in one for each stage."""
 
 from __future__ import annotations
 
@@ -51,8 +51,14 @@ class Target(ABC):
 
     @property
     @abstractmethod
-    def precision(self) -> Precision:
-        """How weights are kept and computed with; see ``ProgramEntry``."""
+    def precision(self) -> Precision | tuple[Precision, ...]:
+        """How weights are kept and computed with, or how in each stage; see ``ProgramEntry``."""
+
+    @property
+    def name(self) -> str:
+        """``runtime/precision``, as a bundle names the program: ``litert/float32,int8``."""
+        precision = self.precision
+        return f"{self.runtime}/{precision if isinstance(precision, str) else ','.join(precision)}"
 
     @property
     @abstractmethod
@@ -80,6 +86,14 @@ class Target(ABC):
         Raises:
             ExportError: The converter refused, with the stage and what to change.
         """
+
+    def for_stage(self, stage: int) -> Target:
+        """The target that converts alone what belongs to one stage, as this one converts it.
+
+        Args:
+            stage: Which.
+        """
+        return self
 
     def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
         """The program with labels and descriptions where its format has a place for them.
