@@ -16,7 +16,7 @@ from offramp_search.engine._result import TrialResult
 from offramp_search.thresholds import Answers, Solution, solve_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from optuna.distributions import BaseDistribution
