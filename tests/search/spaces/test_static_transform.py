@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from offramp_export.network import MultiStageNetwork, Preprocess
 from offramp_search.spaces import StaticTransform
-from offramp_search.spaces._modules import Select
+from offramp_search.spaces._modules import Reorder, Select
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,13 +251,14 @@ def test_a_shuffle_costs_a_few_ranges_and_gathers_nothing(
     rng: np.random.Generator,
 ) -> None:
     space = make_space("shufflenet", 2)
-    # Of 24 channels half pass by, a quarter passes by twice, and so on: at most log2(24) ranges.
-    for _ in range(20):
-        for stage in space.build(draw(space, rng)).stages:
-            kinds = {type(module).__name__ for module in stage.modules()}
-            assert "Reorder" not in kinds
+    # Of 24 channels half pass by, a quarter passes by twice, and so on: at most log2(24) ranges;
+    # twice as many where an exit reads what one stage computed before the next one goes on.
+    corners = [space.width_architecture([0.5]), space.depth_architecture([0.5])]
+    for number, architecture in enumerate(corners + [draw(space, rng) for _ in range(20)]):
+        for stage in space.build(architecture).stages:
+            assert not any(isinstance(module, Reorder) for module in stage.modules())
             selected = [len(m.ranges) for m in stage.modules() if isinstance(m, Select)]
-            assert max(selected, default=0) <= 5
+            assert max(selected, default=0) <= (5 if number < len(corners) else 10)
 
 
 def test_equal_shares_stay_equal_through_shuffles(
