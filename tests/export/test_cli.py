@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -115,7 +115,7 @@ def test_a_factory_becomes_a_bundle(
 def test_a_report_says_what_was_found_out(
     folder: Path, offramp: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    policy = {"name": "careful", "program": "any", "signal": "margin"}
+    policy: dict[str, Any] = {"name": "careful", "program": "any", "signal": "margin"}
     policy |= {"temperatures": [1, 1], "thresholds": [0.1, 0], "enabled": [True, True]}
     (folder / "policy.json").write_text(json.dumps(policy))
     arguments = ("--from", "nets_of_mine:build", "--factory-arg", "classes=2", *COMMON)

@@ -281,6 +281,7 @@ Operator: TypeAlias = (
     | GlobalPool
     | SpatialSlice
     | Select
+    | Reorder
     | Pad
     | Flatten
     | Unflatten

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
@@ -10,6 +10,9 @@ from torch.nn import functional
 from offramp.errors import ShapeError, UnsupportedOperatorError
 from offramp_export.network import Preprocess
 from offramp_search.spaces import StaticTransform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def space(base: nn.Module, stages: int = 1) -> StaticTransform:
@@ -141,13 +144,16 @@ class Shuffled(nn.Module):
         images, channels, height, width = x.shape
         each = channels // self.groups
         grouped = x.view(images, self.groups, each, height, width)
-        return {
+        ways: dict[str, Callable[[], Tensor]] = {
             "transpose": lambda: grouped.transpose(1, 2).contiguous().view(x.shape),
             "permute": lambda: grouped.permute(0, 2, 1, 3, 4).reshape(x.shape),
-            "flatten": lambda: x.unflatten(1, (self.groups, each)).transpose(2, 1).flatten(1, 2),
+            "flatten": lambda: (
+                torch.unflatten(x, 1, (self.groups, each)).transpose(2, 1).flatten(1, 2)
+            ),
             "module": lambda: self.module(x),
             "there_and_back": lambda: grouped.flatten(1, 2),
-        }[self.spelling]()
+        }
+        return ways[self.spelling]()
 
     def extra_repr(self) -> str:
         return f"{self.spelling} {self.groups}"
@@ -269,8 +275,8 @@ def test_a_block_that_is_used_twice_is_cut_at_each_place_on_its_own() -> None:
     kernels = [m.weight for m in first.modules() if isinstance(m, nn.Conv2d)]
     assert [tuple(kernel.shape[:2]) for kernel in kernels] == [(4, 3), (2, 4), (6, 2)]
     shared = base.middle.block[0].weight  # type: ignore[union-attr, index]
-    torch.testing.assert_close(kernels[1], shared[:2, :4])  # type: ignore[index]
-    torch.testing.assert_close(kernels[2], shared[:6, :2])  # type: ignore[index]
+    torch.testing.assert_close(kernels[1], shared[:2, :4])
+    torch.testing.assert_close(kernels[2], shared[:6, :2])
 
 
 class InPlace(nn.Module):
