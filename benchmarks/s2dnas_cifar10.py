@@ -61,16 +61,19 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         search_images=3_000,
         train_images=arguments.train_images,
         shared_recipe=Recipe(
-            epochs=arguments.shared_epochs, learning_rate=0.02, horizontal_flip=True, pad_crop=4
+            epochs=arguments.shared_epochs,
+            learning_rate=arguments.shared_learning_rate,
+            horizontal_flip=True,
+            pad_crop=4,
         ),
         final_recipe=Recipe(
             epochs=arguments.epochs,
-            learning_rate=0.03,
+            learning_rate=0.02,
             horizontal_flip=True,
             pad_crop=4,
             distill_alpha=0.7,
         ),
-        smaller_shares=(0.5, 0.75),
+        smaller_shares=tuple(arguments.smaller_shares),
         programs=("litert/float32", "litert/int8"),
         seed=arguments.seed,
     )
@@ -136,7 +139,20 @@ def main() -> None:
     parser.add_argument("--mean-share", type=float, default=0.6, help="budget, of the static mean")
     parser.add_argument("--train-images", type=int, default=40_000)
     parser.add_argument("--shared-epochs", type=int, default=1)
+    parser.add_argument(
+        "--shared-learning-rate",
+        type=float,
+        default=0.001,
+        help="the weights are pretrained: a large one wipes out what they know",
+    )
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument(
+        "--smaller-shares",
+        type=float,
+        nargs="*",
+        default=[0.5, 0.75],
+        help="static networks to set beside it, of so much of the base's width",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--result", type=Path, help="default: s2dnas_cifar10_BASE.json beside the others"
@@ -182,6 +198,8 @@ def main() -> None:
             *("--trials", str(arguments.trials), "--mean-share", str(arguments.mean_share)),
             *("--train-images", str(arguments.train_images)),
             *("--shared-epochs", str(arguments.shared_epochs)),
+            *("--shared-learning-rate", str(arguments.shared_learning_rate)),
+            *("--smaller-shares", *map(str, arguments.smaller_shares)),
             *("--epochs", str(arguments.epochs), "--seed", str(arguments.seed)),
         ],
         claims=[
