@@ -2,9 +2,10 @@
 
 All methods search the static transform under one latency budget, each for the same minutes, with
 the same shared weights and the same latency table; unnas searches by jigsaw puzzles instead of
-labels, and trains its own. Each winner is trained by one recipe, exported, and calibrated; then all
-of them and the static network are measured in LiteRT on one thread, image by image, in turns.
-Beside them stands an exit at half of the multiply-adds, which nobody had to search.
+labels, on weights of its own that it trains in its minutes. Each winner is trained by one recipe,
+exported, and calibrated; then all of them and the static network are measured in LiteRT on one
+thread, image by image, in turns. Beside them stands an exit at half of the multiply-adds, which
+nobody had to search.
 
 The pretrained network has seen all training images, so thresholds are certified on one half of the
 test images and everything is reported on the other half. Searches look at training images only.
@@ -13,8 +14,8 @@ test images and everything is reported on the other half. Searches look at train
 
 `--data` holds train.parquet and test.parquet. What is in `--folder` already is not done again; a
 search that was stopped goes on with the minutes it has left. The defaults are meant to take about
-60 minutes on two cores, 24 of them searching; `--minutes 0.3 --train-images 2000 --epochs 1
---test-images 200` shows that all of it works.
+60 minutes on two cores, 24 of them searching. `--minutes 0.2 --train-images 300 --epochs 1
+--groups 2 --calibration-images 1000 --test-images 100` shows that all of it works.
 """
 
 from __future__ import annotations
@@ -79,11 +80,12 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         base="resnet20",
         base_weights=str(arguments.weights),
         num_stages=2,
-        groups=4,
+        groups=arguments.groups,
         mean_share=arguments.mean_share,
         search_minutes=arguments.minutes,
         search_images=min(3_000, arguments.train_images),
         train_images=arguments.train_images,
+        calibration_images=arguments.calibration_images,
         test_images=arguments.test_images,
         shared_recipe=Recipe(epochs=arguments.shared_epochs, learning_rate=0.02, **augmented),
         final_recipe=Recipe(
@@ -128,10 +130,10 @@ def measure_ahead(settings: Settings, folder: Path) -> None:
     table.require(blocks.values())
 
 
-def prepare(common: Path, folder: Path) -> None:
+def prepare(common: Path, folder: Path, names: tuple[str, ...]) -> None:
     """Give a method's folder what is common to all."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("shared.safetensors", "static.bundle", "latency"):
+    for name in names:
         if (folder / name).exists():
             continue
         copying = folder / f"{name}.copying"  # renamed when it is whole
@@ -297,7 +299,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="of searching, each method")
     parser.add_argument("--mean-share", type=float, default=0.6, help="budget, of the static mean")
     parser.add_argument("--train-images", type=int, default=20_000)
+    parser.add_argument("--calibration-images", type=int, default=5_000, help="at most")
     parser.add_argument("--test-images", type=int, default=5_000, help="to report on, at most")
+    parser.add_argument("--groups", type=int, default=4, help="parts a layer is cut into, at most")
     parser.add_argument("--shared-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=2, help="of each winner")
     parser.add_argument("--seed", type=int, default=0)
@@ -324,9 +328,9 @@ def main() -> None:
     for method in methods:
         reporter.say(f"--- {method}")
         folder = arguments.folder / method
-        prepare(common, folder)
+        prepare(common, folder, ("shared.safetensors", "static.bundle", "latency"))
         if method == "unnas":
-            prepare(common, folder / "label-free")
+            prepare(common, folder / "label-free", ("latency",))
         own = settings if method == "unnas" else replace(settings, method=method)
         if method in ("pnas", "ddpnas"):
             # Their plans are made for as many architectures as random search had time for.
@@ -364,7 +368,9 @@ def main() -> None:
             *("--methods", *methods, "--minutes", str(arguments.minutes)),
             *("--mean-share", str(arguments.mean_share)),
             *("--train-images", str(arguments.train_images)),
+            *("--calibration-images", str(arguments.calibration_images)),
             *("--test-images", str(arguments.test_images)),
+            *("--groups", str(arguments.groups)),
             *("--shared-epochs", str(arguments.shared_epochs)),
             *("--epochs", str(arguments.epochs), "--seed", str(arguments.seed)),
         ],

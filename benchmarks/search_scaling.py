@@ -270,10 +270,11 @@ def plot(path: Path, cells: list[Cell]) -> None:
             (memory, "decisions (one worker)", "peak resident memory (MB)"),
         ):
             axes.set_xscale("log")
-            axes.set_yscale("log")
+            axes.set_yscale("linear" if axes is memory else "log")
             axes.set_xlabel(across)
             axes.set_ylabel(up)
             axes.grid(alpha=0.3)
+        by_workers.minorticks_off()
         by_workers.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
         by_decisions.legend(fontsize="small")
         buffer = io.BytesIO()
