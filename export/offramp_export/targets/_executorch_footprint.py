@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from offramp.errors import ExportError
+from offramp_export._require import require
 from offramp_export.footprint import Operator, StageFootprint, peak_bytes, weigh
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ def read_footprint(
         content: The file.
         delegation: What XNNPACK took of each.
     """
-    from executorch.exir._serialize._program import deserialize_pte_binary
-
-    file = deserialize_pte_binary(content)
+    # The only reader there is; it is internal, and the extra admits one minor version of it.
+    file = require("executorch.exir._serialize._program").deserialize_pte_binary(content)
     program = file.program
     plans = sorted(program.execution_plan, key=lambda plan: int(plan.name.removeprefix("stage_")))
     named = file.named_data
@@ -136,16 +136,15 @@ def _operator(node: dict[str, Any]) -> Operator:
 
 
 def _decompile(payload: bytes) -> dict[str, Any]:
-    from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as serialize
-    from executorch.exir._serialize._flatbuffer import _flatc_decompile
-
+    serialize = require("executorch.backends.xnnpack.serialization.xnnpack_graph_serialize")
+    flatbuffer = require("executorch.exir._serialize._flatbuffer")
     header = serialize.XNNHeader.from_bytes(payload[:_HEADER_BYTES])
     start = header.flatbuffer_offset
     with tempfile.TemporaryDirectory() as name:
         schema, graph = Path(name, "schema.fbs"), Path(name, "graph.bin")
         schema.write_bytes(serialize._get_schema_bytes())
         graph.write_bytes(payload[start : start + header.flatbuffer_size])
-        _flatc_decompile(name, str(schema), str(graph), ["--raw-binary"])
+        flatbuffer._flatc_decompile(name, str(schema), str(graph), ["--raw-binary"])
         text = graph.with_suffix(".json").read_bytes()
     data: dict[str, Any] = json.loads(_INFINITE.sub(b": 0", text))
     return data
