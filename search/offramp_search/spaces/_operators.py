@@ -28,6 +28,7 @@ __all__ = [
     "Normalise",
     "Operator",
     "Pad",
+    "Reorder",
     "Scalar",
     "Select",
     "SpatialSlice",

@@ -135,6 +135,7 @@ class Shuffled(nn.Module):
         self.spelling, self.groups = spelling, groups
         self.first, self.taken = nn.Conv2d(8, 8, 1), nn.Conv2d(4, 4, 3, padding=1)
         self.module = nn.ChannelShuffle(groups)
+        self.apart = nn.Unflatten(1, (groups, 8 // groups))
 
     def forward(self, x: Tensor) -> Tensor:
         passing, taken = self.shuffle(self.first(x)).chunk(2, 1)
@@ -144,16 +145,14 @@ class Shuffled(nn.Module):
         images, channels, height, width = x.shape
         each = channels // self.groups
         grouped = x.view(images, self.groups, each, height, width)
-        ways: dict[str, Callable[[], Tensor]] = {
+        spellings: dict[str, Callable[[], Tensor]] = {
             "transpose": lambda: grouped.transpose(1, 2).contiguous().view(x.shape),
             "permute": lambda: grouped.permute(0, 2, 1, 3, 4).reshape(x.shape),
-            "flatten": lambda: (
-                torch.unflatten(x, 1, (self.groups, each)).transpose(2, 1).flatten(1, 2)
-            ),
-            "module": lambda: self.module(x),
+            "flatten": lambda: self.apart(x).transpose(2, 1).flatten(1, 2),
+            "module": lambda: cast("Tensor", self.module(x)),
             "there_and_back": lambda: grouped.flatten(1, 2),
         }
-        return ways[self.spelling]()
+        return spellings[self.spelling]()
 
     def extra_repr(self) -> str:
         return f"{self.spelling} {self.groups}"
