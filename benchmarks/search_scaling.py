@@ -3,13 +3,13 @@
 The evaluator is a pure function of the decisions and the latencies are recorded, so what is
 measured is the engine, Optuna's journal and the samplers. Workers are processes that share one
 journal. Every cell of the grid (a sampler, a number of decisions, a number of workers) runs in
-processes of its own, which are ended after its seconds, or with the first evaluation if that takes
+processes of its own, which are ended after its seconds, or with the fourth evaluation if that takes
 longer, or when its time is over; a cell that is done is not done again.
 
     .venv/bin/python benchmarks/search_scaling.py
 
-Populations and random starts are shorter than by default, so that samplers are at their own work
-within the few evaluations that ten thousand decisions leave time for. A cell in which not one
+Populations and random starts are as short as can be, so that samplers are at their own work within
+the few evaluations that ten thousand decisions leave time for. A cell in which not one
 evaluation ended in time is reported as such, and larger ones of its sampler are not tried.
 """
 
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 RESULT = Path(__file__).parent / "results" / "search_scaling.json"
 
 _IMAGES, _CLASSES = 64, 4
+_LEAST_EVALUATIONS = 4
 _GROWTH_GOAL = 15.0
 """Ten times the decisions may take so many times as long; ten is linear."""
 
@@ -71,9 +72,9 @@ SAMPLERS: dict[str, Callable[[FakeSpace], BaseSampler]] = {
     "random": lambda space: RandomSampler(0),
     "s2dnas, table": lambda space: ReinforceSampler(0),
     "s2dnas, lstm": lambda space: ReinforceSampler(0, policy="lstm"),
-    "evolution": lambda space: EvolutionSampler(0, population=4, tournament=2),
-    "nsga2": lambda space: nsga2_sampler(0, population=4),
-    "tpe": lambda space: tpe_sampler(0, startup=2),
+    "evolution": lambda space: EvolutionSampler(0, population=2, tournament=1),
+    "nsga2": lambda space: nsga2_sampler(0, population=2),
+    "tpe": lambda space: tpe_sampler(0, startup=1),
     "ddpnas": lambda space: DDPNASSampler(0, space.decisions()),
     "pnas": lambda space: PNASSampler(
         0,
@@ -209,7 +210,7 @@ def measure(
     listening = {reading: place for place, (reading, _) in enumerate(pipes)}
     done = False
     while listening:
-        # It has its seconds, and if nothing was evaluated in them, all its time.
+        # It has its seconds, and if too little was evaluated in them, more of its time.
         left_s = began + (seconds if done else limit_s) - time.monotonic()
         if left_s <= 0:
             break
@@ -220,7 +221,7 @@ def measure(
             except EOFError:
                 del listening[reading]
             else:
-                done = done or said[listening[reading]][-1][1] > 0
+                done = done or said[listening[reading]][-1][1] >= _LEAST_EVALUATIONS
     for process in processes:
         process.kill()
         process.join()
@@ -246,6 +247,8 @@ def measure(
 
 def plot(path: Path, cells: list[Cell]) -> None:
     """Three panels: by decisions, by workers, and memory."""
+    sizes = sorted({cell.decisions for cell in cells})
+    middle = sizes[len(sizes) // 2]
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -258,15 +261,15 @@ def plot(path: Path, cells: list[Cell]) -> None:
         for sampler in SAMPLERS:
             own = [cell for cell in cells if cell.sampler == sampler and cell.evaluations]
             alone = [cell for cell in own if cell.workers == 1]
-            thousand = [cell for cell in own if cell.decisions == 1_000]
+            shared = [cell for cell in own if cell.decisions == middle]
             by_decisions.plot(
                 [c.decisions for c in alone], [c.per_second for c in alone], "o-", label=sampler
             )
-            by_workers.plot([c.workers for c in thousand], [c.per_second for c in thousand], "o-")
+            by_workers.plot([c.workers for c in shared], [c.per_second for c in shared], "o-")
             memory.plot([c.decisions for c in alone], [c.peak_mb for c in alone], "o-")
         for axes, across, up in (
             (by_decisions, "decisions (one worker)", "evaluations a second"),
-            (by_workers, "workers (1,000 decisions)", "evaluations a second"),
+            (by_workers, f"workers ({middle:,} decisions)", "evaluations a second"),
             (memory, "decisions (one worker)", "peak resident memory (MB)"),
         ):
             axes.set_xscale("log")
@@ -326,7 +329,7 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, nargs="+", default=[10, 100, 1_000, 10_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
-    parser.add_argument("--seconds", type=float, default=2.0, help="of searching, in each cell")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of searching, in each cell")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds, of each cell")
     parser.add_argument(
         "--folder", type=Path, default=Path(".cache/search_scaling"), help="of what is done"
