@@ -21,9 +21,16 @@ from offramp.bundle import (
     encode_vectors,
     write_bundle,
 )
-from offramp.errors import BundleError, ExportError, ExportMismatchError, ShapeError
+from offramp.errors import (
+    BundleError,
+    ConversionError,
+    ExportError,
+    ExportMismatchError,
+    ShapeError,
+)
 from offramp_export._edges import channel_last, prepare_stages, run_stages, trace_edges
 from offramp_export._mismatch import name_layer
+from offramp_export._refusal import name_operator
 from offramp_export._run import run_program
 from offramp_export.card import Card
 from offramp_export.counting import count
@@ -103,14 +110,16 @@ def export(
         policy: Where images leave under it is compared and reported, for every program.
         provenance: Where the network comes from.
         overwrite: Replace a bundle that is there.
-        find_layer: Where a program does not answer as torch does, search for the first layer that
-            departs and name it in the error. That converts the network some ten times again.
+        find_layer: Where a converter refuses the stages, or a program does not answer as torch
+            does, search for the operator that is refused or the first layer that departs, and name
+            it in the error. That converts parts of the network some ten times again.
         progress: Called with (programs done, programs in all).
 
     Raises:
         ShapeError: The images have another shape or dtype.
         ExportError: The stages do not fit together, or a target refused them, or its runtime could
             not run what it made of them.
+        ConversionError: A converter refused an operator; names it and its layer.
         ExportMismatchError: A program does not answer as torch does; names the first layer that
             departs.
         BundleError: The path exists.
@@ -142,13 +151,18 @@ def export(
 
     offramp_version = version("offramp")
     provenance = provenance or Provenance(created_by=f"offramp {offramp_version}")
-    card = Card.make(tuple(labels), len(prepared), provenance.created_by, offramp_version)
+    card = Card.make(tuple(labels), len(prepared), provenance.created_by, offramp_version, spec)
     files: dict[str, bytes] = {}
     entries, reports, logits = [], [], {}
     for done, (name, target) in enumerate(zip(names, targets, strict=True)):
         if progress is not None:
             progress(done, len(targets))
-        program = target.convert(prepared, edges.carries, calibration_images)
+        try:
+            program = target.convert(prepared, edges.carries, calibration_images)
+        except ConversionError as error:
+            if not find_layer:
+                raise
+            raise name_operator(error, prepared, target, (height, width)) from error
         program = target.describe(program, card)
         logits[name] = run_program(target, program, example)
         parity = compare(

@@ -84,7 +84,8 @@ class Target(ABC):
             calibration_images: ``(images, height, width, 3)`` uint8, for targets that quantise.
 
         Raises:
-            ExportError: The converter refused, with the stage and what to change.
+            ConversionError: The converter refused, with the stage and what to change.
+            ExportError: Something else stands against it, such as too few images.
         """
 
     def for_stage(self, stage: int) -> Target:
@@ -93,6 +94,10 @@ class Target(ABC):
         Args:
             stage: Which.
         """
+        return self
+
+    def plain(self) -> Target:
+        """The target in float, to try an operator with: it takes no calibration images."""
         return self
 
     def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from offramp.bundle import ProgramStage, TensorEntry
-from offramp.errors import ExportError
+from offramp.errors import ConversionError, ExportError
 from offramp_export._edges import export_stage, run_stages
+from offramp_export._first_line import first_line
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
@@ -141,6 +142,10 @@ class CoreML(Target):
             },
         )
 
+    def plain(self) -> CoreML:
+        """In float16; see ``Target.plain``."""
+        return replace(self, precision="float16")
+
     def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
         """Fill in what Xcode shows of a model; see ``Target.describe``."""
         files = dict(program.files)
@@ -229,9 +234,11 @@ class CoreML(Target):
                 model = quantize_activations(model, samples)
             model = compress_weights(model, self.precision)
         except Exception as error:
-            raise ExportError(
-                f"Core ML's converter refused stage {index} ({type(stage).__name__}): {error}; "
-                "replace the operator it names, or leave Core ML out of the targets"
+            raise ConversionError(
+                f"Core ML's converter refused stage {index} ({type(stage).__name__}): "
+                f"{first_line(error)}; replace the operator it names, or leave Core ML out of the "
+                "targets",
+                stage=index,
             ) from error
         return separate_outputs(model)
 

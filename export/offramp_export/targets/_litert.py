@@ -155,6 +155,10 @@ class LiteRT(Target):
         """In that stage's precision; see ``Target.for_stage``."""
         return LiteRT(self.precision[stage]) if isinstance(self.precision, tuple) else self
 
+    def plain(self) -> LiteRT:
+        """In float32; see ``Target.plain``."""
+        return LiteRT()
+
     def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
         """Add TensorFlow Lite's metadata; see ``Target.describe``."""
         names = [f"stage_{index}" for index in range(len(program.stages))]

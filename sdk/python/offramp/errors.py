@@ -22,6 +22,7 @@
     ├── TrainingError (RuntimeError)      a network could not be trained
     ├── UnsupportedOperatorError (ValueError)  an operator the static transform has no rule for
     └── ExportError (RuntimeError)        a program could not be made
+        ├── ConversionError               a converter refused an operator; says which, and its layer
         └── ExportMismatchError           a program does not answer as the torch network does
 
 Each message says what was got, what was expected, and what to do.
@@ -38,6 +39,7 @@ __all__ = [
     "BundleError",
     "CalibrationError",
     "ClosedError",
+    "ConversionError",
     "DataError",
     "DeadlineError",
     "DeviceError",
@@ -215,6 +217,29 @@ class UnsupportedOperatorError(OfframpError, ValueError):
 
 class ExportError(OfframpError, RuntimeError):
     """A program could not be made from the stages."""
+
+
+class ConversionError(ExportError):
+    """A converter refused the stages.
+
+    Attributes:
+        stage: The stage with the operator that is refused; ``None`` if it was not found.
+        layer: The layer that calls it, by its name in the stage; empty for the stage itself.
+        operator: What torch calls it, such as ``aten.topk.default``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: int | None = None,
+        layer: str | None = None,
+        operator: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.layer = layer
+        self.operator = operator
 
 
 class ExportMismatchError(ExportError):

@@ -134,6 +134,8 @@ def test_options_are_checked() -> None:
         parse_target("litert/int8,int4")
     with pytest.raises(ExportError, match=r"no precision \['int8', 'float32'\]"):
         LiteRT(["int8", "float32"])  # type: ignore[arg-type]
+    mixed = parse_target("litert/int8,float32")
+    assert (mixed.for_stage(0), mixed.for_stage(1)) == (LiteRT("int8"), LiteRT())
     with pytest.raises(ExportError, match="which are all alike; pass 'int8' alone"):
         LiteRT(("int8", "int8"))
 
