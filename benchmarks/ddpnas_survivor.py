@@ -1,7 +1,7 @@
 """DDPNAS's survivor against five random architectures of the same training, on CIFAR-10.
 
 The survivor is what distribution pruning itself ends with, taken from the search that
-`search_cifar10.py` has left. It and five random architectures that can keep the same budget start
+`search_cifar10.py` has left. It and five other random networks that can keep the same budget start
 from the same shared weights, and are trained for as many epochs by the same recipe. Thresholds are
 solved for the budget on one half of the test images, at the latency of the table, and accuracy is
 reported on the other half. The survivor passes if it is above the mean of the five.
@@ -185,13 +185,17 @@ def main() -> None:
     kept.mkdir(parents=True, exist_ok=True)
 
     chosen = {"survivor": survivor}
+    networks = {space.canonical(survivor)}  # different decisions may be one network
     generator = np.random.default_rng([arguments.seed, 5])
     while len(chosen) <= RANDOM:
         architecture = random_architecture(space, generator)
+        if space.canonical(architecture) in networks:
+            continue
         stages = space.blocks(architecture)
         table.require([block for stage in stages for block in stage])
         if budget.allows([latency.ms for latency in table.predict(stages)], 0):
             chosen[f"random {len(chosen)}"] = architecture
+            networks.add(space.canonical(architecture))
     rows: dict[str, dict[str, Any]] = {}
     for name, architecture in chosen.items():
         path = kept / f"{name.replace(' ', '-')}.json"
