@@ -121,8 +121,9 @@ def judge(
     program: str, logits: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[Any]
 ) -> dict[str, Any]:
     """Compare logits with torch's: exit by exit, and where images leave."""
-    parity = compare(program, logits, reference, tolerance=float("inf"))
-    difference = np.abs(logits.astype(np.float64) - reference)
+    parity = compare(
+        program, logits, reference, tolerance=float("inf"), labels=labels.astype(np.int64)
+    )
     ours, theirs = _signals(logits), _signals(reference)
     agreeing = []
     for threshold in _THRESHOLDS:
@@ -132,13 +133,11 @@ def judge(
     return {
         "images": int(reference.shape[1]),
         "largest_difference": [exit.difference for exit in parity.exits],
-        "mean_difference": (
-            difference.mean(axis=(1, 2)) / np.abs(reference).max(axis=(1, 2))
-        ).tolist(),
+        "mean_difference": [exit.mean_difference for exit in parity.exits],
         "label_agreement": [exit.label_agreement for exit in parity.exits],
         "exit_agreement_away_from_ties": min(agreeing),
-        "accuracy": _accuracy(logits, labels),
-        "torch_accuracy": _accuracy(reference, labels),
+        "accuracy": [exit.accuracy for exit in parity.exits],
+        "torch_accuracy": [exit.torch_accuracy for exit in parity.exits],
     }
 
 

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from offramp_export.fine_tuning import FineTuning, fine_tune
     from offramp_export.network import MultiStageNetwork, Preprocess
     from offramp_export.parity import Parity
+    from offramp_export.report import ExportReport, write_report
 
 __all__ = [
+    "ExportReport",
     "ExportResult",
     "FineTuning",
     "MultiStageNetwork",
@@ -23,9 +25,11 @@ __all__ = [
     "Preprocess",
     "export",
     "fine_tune",
+    "write_report",
 ]
 
 _HOMES = {
+    "ExportReport": "offramp_export.report",
     "ExportResult": "offramp_export._export",
     "FineTuning": "offramp_export.fine_tuning",
     "MultiStageNetwork": "offramp_export.network",
@@ -33,6 +37,7 @@ _HOMES = {
     "Preprocess": "offramp_export.network",
     "export": "offramp_export._export",
     "fine_tune": "offramp_export.fine_tuning",
+    "write_report": "offramp_export.report",
 }
 
 

@@ -50,7 +50,8 @@ def prepare_stages(stages: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
     copies: list[nn.Module] = copy.deepcopy(list(stages))
     for stage in copies:
         stage.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
-        # The LiteRT converter reads channels-last weights in the wrong order, without a word.
+        # Converters have read channels-last weights in the wrong order, without a word:
+        # https://github.com/google-ai-edge/litert-torch/issues/1238 (0.9; not seen in 0.10)
         for parameter in stage.parameters():
             parameter.data = parameter.data.contiguous()
     return tuple(copies)

@@ -21,13 +21,21 @@ from offramp.bundle import (
     encode_vectors,
     write_bundle,
 )
-from offramp.errors import BundleError, ExportError, ExportMismatchError, ShapeError
+from offramp.errors import (
+    BundleError,
+    ConversionError,
+    ExportError,
+    ExportMismatchError,
+    ShapeError,
+)
 from offramp_export._edges import channel_last, prepare_stages, run_stages, trace_edges
 from offramp_export._mismatch import name_layer
+from offramp_export._refusal import name_operator
 from offramp_export._run import run_program
 from offramp_export.card import Card
 from offramp_export.counting import count
-from offramp_export.parity import Parity, compare, require_agreement
+from offramp_export.parity import Parity, check_given, compare, require_agreement
+from offramp_export.report import ExportReport, ProgramReport, StageReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from offramp.bundle import Policy
     from offramp_export._edges import Edges
     from offramp_export.targets import Target
 
@@ -47,15 +56,20 @@ _CULPRIT_IMAGES = 3
 @final
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """A bundle, and how each of its programs compares with torch.
+    """A bundle, and what was found out about its programs.
 
     Attributes:
         bundle: What was written.
-        parity: One entry per target, in order.
+        report: The same comparison, and what every stage of every program takes.
     """
 
     bundle: Bundle
-    parity: tuple[Parity, ...]
+    report: ExportReport
+
+    @property
+    def parity(self) -> tuple[Parity, ...]:
+        """How each program compares with torch, one entry per target, in order."""
+        return tuple(program.parity for program in self.report.programs)
 
 
 def export(
@@ -67,6 +81,8 @@ def export(
     labels: Sequence[str],
     calibration_images: NDArray[np.uint8] | None = None,
     input_spec: InputSpec | None = None,
+    example_labels: NDArray[np.int64] | None = None,
+    policy: Policy | None = None,
     provenance: Provenance | None = None,
     overwrite: bool = False,
     find_layer: bool = True,
@@ -89,19 +105,25 @@ def export(
         calibration_images: ``(images, height, width, 3)`` uint8, 100 to 300 from the training data,
             for targets that quantise.
         input_spec: How an image becomes an input; by default its middle, scaled.
+        example_labels: ``(images,)``, the true class of each example image; for accuracies in the
+            report.
+        policy: Where images leave under it is compared and reported, for every program.
         provenance: Where the network comes from.
         overwrite: Replace a bundle that is there.
-        find_layer: Where a program does not answer as torch does, search for the first layer that
-            departs and name it in the error. That converts the network some ten times again.
+        find_layer: Where a converter refuses the stages, or a program does not answer as torch
+            does, search for the operator that is refused or the first layer that departs, and name
+            it in the error. That converts parts of the network some ten times again.
         progress: Called with (programs done, programs in all).
 
     Raises:
         ShapeError: The images have another shape or dtype.
         ExportError: The stages do not fit together, or a target refused them, or its runtime could
             not run what it made of them.
+        ConversionError: A converter refused an operator; names it and its layer.
         ExportMismatchError: A program does not answer as torch does; names the first layer that
             departs.
         BundleError: The path exists.
+        DataError: The labels or the policy do not fit the network.
     """
     path = Path(path)
     _check_images(example, "example")
@@ -124,45 +146,69 @@ def export(
         raise ExportError(
             f"got {len(labels)} labels for {edges.num_classes} classes; give one label per class"
         )
+    check_given(example_labels, policy, (len(prepared), len(example), edges.num_classes))
     reference = _reference(prepared, example)
 
     offramp_version = version("offramp")
     provenance = provenance or Provenance(created_by=f"offramp {offramp_version}")
-    card = Card.make(tuple(labels), len(prepared), provenance.created_by, offramp_version)
+    card = Card.make(tuple(labels), len(prepared), provenance.created_by, offramp_version, spec)
     files: dict[str, bytes] = {}
     entries, reports, logits = [], [], {}
     for done, (name, target) in enumerate(zip(names, targets, strict=True)):
         if progress is not None:
             progress(done, len(targets))
-        program = target.convert(prepared, edges.carries, calibration_images)
+        try:
+            program = target.convert(prepared, edges.carries, calibration_images)
+        except ConversionError as error:
+            if not find_layer:
+                raise
+            raise name_operator(error, prepared, target, (height, width)) from error
         program = target.describe(program, card)
         logits[name] = run_program(target, program, example)
-        report = compare(name, logits[name], reference, tolerance=target.tolerance)
+        parity = compare(
+            name,
+            logits[name],
+            reference,
+            tolerance=target.tolerance,
+            labels=example_labels,
+            policy=policy,
+        )
         try:
-            require_agreement(report)
+            require_agreement(parity)
         except ExportMismatchError as error:
             if not find_layer:
                 raise
             off = np.abs(logits[name] - reference)[error.exit].max(axis=-1)
             chosen = example[np.argsort(-off, kind="stable")[:_CULPRIT_IMAGES]]
             raise name_layer(error, prepared, target, chosen, calibration_images) from error
-        reports.append(report)
+        reports.append(
+            ProgramReport(
+                program=name,
+                size_bytes=sum(map(len, program.files.values())),
+                exporter=program.exporter,
+                parity=parity,
+                stages=target.footprint(program),
+            )
+        )
         files |= program.files
+        precision = target.precision
         entries.append(
             ProgramEntry(
                 runtime=target.runtime,
-                precision=target.precision,
+                precision=precision if isinstance(precision, str) else "mixed",
+                stage_precisions=() if isinstance(precision, str) else precision,
                 files=tuple(describe_file(*item) for item in program.files.items()),
                 stages=program.stages,
                 exporter=dict(program.exporter),
             )
         )
     files["vectors.npz"] = encode_vectors(example, logits)
+    stage_entries = _stage_entries(prepared, edges)
     manifest = Manifest(
         format_version=1,
         labels=tuple(labels),
         input=spec,
-        stages=_stage_entries(prepared, edges),
+        stages=stage_entries,
         programs=tuple(entries),
         vectors=describe_file("vectors.npz", files["vectors.npz"]),
         provenance=provenance,
@@ -170,7 +216,16 @@ def export(
     bundle = write_bundle(path, manifest, files, overwrite=overwrite)
     if progress is not None:
         progress(len(targets), len(targets))
-    return ExportResult(bundle, tuple(reports))
+    report = ExportReport(
+        created_by=provenance.created_by,
+        input_size=(height, width),
+        stages=tuple(
+            StageReport(entry.name, entry.multiply_adds, entry.parameters)
+            for entry in stage_entries
+        ),
+        programs=tuple(reports),
+    )
+    return ExportResult(bundle, report)
 
 
 def _check_images(
@@ -191,7 +246,7 @@ def _check_images(
 
 
 def _check_targets(targets: Sequence[Target]) -> list[str]:
-    names = [f"{target.runtime}/{target.precision}" for target in targets]
+    names = [target.name for target in targets]
     if not names:
         raise ExportError("there are no targets; pass at least one, such as LiteRT()")
     for name in names:

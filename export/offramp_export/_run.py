@@ -29,6 +29,6 @@ def run_program(
         raise
     except Exception as error:
         raise ExportError(
-            f"{target.runtime}/{target.precision} was converted, but its runtime cannot run it: "
-            f"{error}; replace the operator it names, or leave this target out"
+            f"{target.name} was converted, but its runtime cannot run it: {error}; replace the "
+            "operator it names, or leave this target out"
         ) from error

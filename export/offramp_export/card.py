@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from offramp.bundle import InputSpec
 
 __all__ = ["IMAGE_TEXT", "Card", "edge_texts"]
 
@@ -20,19 +23,23 @@ class Card:
         description: What the network does, in a sentence.
         author: Who or what made it.
         version: Of what made it.
+        image: How an image becomes the input.
     """
 
     labels: tuple[str, ...]
     description: str
     author: str
     version: str
+    image: InputSpec
 
     @classmethod
-    def make(cls, labels: tuple[str, ...], stages: int, author: str, version: str) -> Card:
+    def make(
+        cls, labels: tuple[str, ...], stages: int, author: str, version: str, image: InputSpec
+    ) -> Card:
         """The card of a network of so many stages."""
         kind = "An image classifier" if stages == 1 else f"An image classifier of {stages} stages"
         more = "" if stages == 1 else ", each of which answers and hands a carry to the next one"
-        return cls(labels, f"{kind} with {len(labels)} classes{more}.", author, version)
+        return cls(labels, f"{kind} with {len(labels)} classes{more}.", author, version, image)
 
 
 def edge_texts(stage: int, inputs: int, outputs: int) -> tuple[list[str], list[str]]:

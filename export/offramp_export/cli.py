@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from offramp.bundle import InputSpec
-    from offramp_export.parity import Parity
+    from offramp.bundle import InputSpec, Policy
+    from offramp_export.targets import Target
 
 __all__ = ["export"]
 
@@ -46,7 +47,8 @@ def export(
         list[str] | None,
         typer.Option(
             help="Such as litert/float32, litert/int8, executorch/float32 or "
-            "coreml/float16@iOS16; repeatable. An unknown one lists all. Without it: "
+            "coreml/float16@iOS16; for LiteRT also one precision per stage, as in "
+            "litert/float32,int8,int8; repeatable. An unknown one lists all. Without it: "
             "litert/float32."
         ),
     ] = None,
@@ -81,6 +83,27 @@ def export(
     learning_rate: Annotated[
         float, typer.Option(help="Of --fine-tune, at the start; it falls to zero.")
     ] = 1e-3,
+    delegated_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Fail if XNNPACK takes a smaller share than this of the operators of any stage of "
+            "a LiteRT or ExecuTorch program, such as 0.95. Core ML is not judged: it decides on "
+            "the device.",
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of a policy, as in a bundle's manifest: also compare where images "
+            "leave under it."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write what is printed, and more, to this JSON file."),
+    ] = None,
     vectors: Annotated[int, typer.Option(min=1, help="Test images kept in the bundle.")] = 16,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -92,7 +115,12 @@ def export(
     names = _read_labels(labels)
     height, width = _parse_size(size)
     spec = InputSpec(height=height, width=width)
-    pictures = _load_images(images, spec, vectors + _CALIBRATION_IMAGES)
+    chosen_targets = _targets(target or ["litert/float32"], delegated_share)
+    chosen_policy = None if policy is None else _read_policy(policy)
+    if report is not None and not report.parent.is_dir():
+        raise DataError(f"--report: there is no folder {report.parent}; make it first")
+    paths = _choose_images(images, vectors + _CALIBRATION_IMAGES)
+    pictures = _load_images(paths, spec)
     # Vectors that were not calibrated on, where there are images enough for both.
     example, rest = pictures[:vectors], pictures[vectors:]
     from offramp_export._source import load_stages
@@ -107,25 +135,29 @@ def export(
     )
 
     from offramp_export._export import export as export_stages
-    from offramp_export.targets import parse_target
+    from offramp_export._tables import print_report
+    from offramp_export.report import write_report
 
     if fine_tune is not None:
         stages = _fine_tune(stages, fine_tune, spec, epochs, learning_rate)
-    targets = [parse_target(name) for name in target or ["litert/float32"]]
-    with console.progress("Converting", len(targets)) as report:
+    with console.progress("Converting", len(chosen_targets)) as advance:
         result = export_stages(
             stages,
             example,
-            targets,
+            chosen_targets,
             path=out,
             labels=names,
             calibration_images=rest if len(rest) else None,
             input_spec=spec,
+            example_labels=_classes(paths[:vectors], names),
+            policy=chosen_policy,
             overwrite=overwrite,
-            progress=report,
+            progress=advance,
         )
-    data = {"bundle": str(out), "parity": result.parity}
-    console.emit(json, data, lambda: _print(console, out, result.parity))
+    if report is not None:
+        write_report(report, result.report)
+    data = {"bundle": str(out), "parity": result.parity, "report": result.report.as_data()}
+    console.emit(json, data, lambda: print_report(result.report, str(out)))
 
 
 def _fine_tune(
@@ -134,27 +166,54 @@ def _fine_tune(
     from offramp.cli import console
     from offramp_export.fine_tuning import FineTuning, fine_tune
 
-    pictures = _load_images(folder, spec, _TRAINING_IMAGES)
+    pictures = _load_images(_choose_images(folder, _TRAINING_IMAGES), spec)
     batch_size = min(FineTuning().batch_size, len(pictures))
     options = FineTuning(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size)
-    with console.progress("Fine-tuning", epochs) as report:
-        return fine_tune(stages, pictures, options, progress=report)
+    with console.progress("Fine-tuning", epochs) as advance:
+        return fine_tune(stages, pictures, options, progress=advance)
 
 
-def _print(console: Any, out: Path, parity: Sequence[Parity]) -> None:
-    rows = [
-        (
-            report.program,
-            exit,
-            f"{found.difference:.1e}",
-            f"{found.label_agreement:.1%}",
-            f"{report.exit_agreement:.1%}",
+def _targets(names: Sequence[str], delegated_share: float | None) -> list[Target]:
+    from offramp_export.targets import ExecuTorch, LiteRT, parse_target
+
+    targets = [parse_target(name) for name in names]
+    if delegated_share is None:
+        return targets
+    if not any(isinstance(target, LiteRT | ExecuTorch) for target in targets):
+        raise typer.BadParameter(
+            "--delegated-share judges LiteRT and ExecuTorch, and none of the targets is one; "
+            "Core ML decides on the device what runs where"
         )
-        for report in parity
-        for exit, found in enumerate(report.exits)
+    return [
+        replace(target, delegated_share=delegated_share)
+        if isinstance(target, LiteRT | ExecuTorch)
+        else target
+        for target in targets
     ]
-    columns = ("program", "exit", "logit difference", "same label", "same exit")
-    console.table(columns, rows, title=f"{out}, against torch")
+
+
+def _read_policy(path: Path) -> Policy:
+    import msgspec
+
+    from offramp.bundle import Policy
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Policy)
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataError(
+            f"{path} is not a policy ({error}); expected JSON such as one entry of policies in a "
+            "bundle's manifest"
+        ) from error
+
+
+def _classes(paths: Sequence[Path], names: Sequence[str]) -> NDArray[np.int64] | None:
+    """The class of each image, if each lies in a folder that is called after one."""
+    import numpy as np
+
+    folders = [path.parent.name for path in paths]
+    if not set(folders) <= set(names):
+        return None
+    return np.array([names.index(folder) for folder in folders], np.int64)
 
 
 def _read_labels(path: Path) -> list[str]:
@@ -172,13 +231,19 @@ def _parse_size(size: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _load_images(folder: Path, spec: InputSpec, most: int) -> NDArray[np.uint8]:
+def _choose_images(folder: Path, most: int) -> list[Path]:
     import numpy as np
-
-    from offramp.images import load_image
 
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
         raise DataError(f"no images in {folder}; expected {', '.join(sorted(_SUFFIXES))} files")
     order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(paths))[:most]
-    return np.stack([load_image(paths[index], spec) for index in order])
+    return [paths[index] for index in order]
+
+
+def _load_images(paths: Sequence[Path], spec: InputSpec) -> NDArray[np.uint8]:
+    import numpy as np
+
+    from offramp.images import load_image
+
+    return np.stack([load_image(path, spec) for path in paths])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from offramp_export.targets import Target
 
-__all__ = ["Culprit", "find_culprit"]
+__all__ = ["Culprit", "Search", "find_culprit"]
 
 _FEWEST_RANK = 2
 
@@ -86,7 +86,8 @@ def find_culprit(
     Raises:
         ExportError: ``torch.export`` or the target refused the network.
     """
-    search = _Search(prepare_stages(stages), target, images, exit, calibration_images)
+    alone = target.for_stage(exit)
+    search = Search(prepare_stages(stages), alone, images, exit, calibration_images)
     suspects = search.candidates(search.logits)
     if not suspects:
         raise ExportError(f"the logits of exit {exit} do not depend on the image")
@@ -118,7 +119,7 @@ def find_culprit(
 
 
 @final
-class _Search:
+class Search:
     """The graph of all stages in a row, and the program of any part of it."""
 
     def __init__(

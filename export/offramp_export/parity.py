@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 
 from offramp.bundle import Policy
-from offramp.errors import ExportMismatchError
+from offramp.errors import DataError, ExportMismatchError
 from offramp.policy import choose_exits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LABEL_AGREEMENT", "THRESHOLDS", "ExitParity", "Parity", "compare", "require_agreement"]
+__all__ = [
+    "LABEL_AGREEMENT",
+    "THRESHOLDS",
+    "ExitParity",
+    "Parity",
+    "check_given",
+    "compare",
+    "require_agreement",
+]
 
 THRESHOLDS = (0.5, 0.7, 0.9)
 """Where exit agreement is judged: an image leaves at the first exit this sure of its answer."""
@@ -39,11 +47,17 @@ class ExitParity:
     Attributes:
         difference: The largest absolute difference between logits, as a fraction of the largest
             absolute logit of that exit in torch.
+        mean_difference: The mean absolute difference, as a fraction of the same logit.
         label_agreement: The share of images that get the same label.
+        accuracy: Of the program, if the true labels were given.
+        torch_accuracy: Of torch, on the same images.
     """
 
     difference: float
+    mean_difference: float
     label_agreement: float
+    accuracy: float | None = None
+    torch_accuracy: float | None = None
 
 
 @final
@@ -58,6 +72,8 @@ class Parity:
         exits: One entry per exit.
         exit_agreement: The share of images that leave at the same exit, at the worst of
             ``THRESHOLDS``.
+        policy: The name of the policy that was given.
+        policy_agreement: The share of images that leave at the same exit under it.
     """
 
     program: str
@@ -65,6 +81,8 @@ class Parity:
     tolerance: float
     exits: tuple[ExitParity, ...]
     exit_agreement: float
+    policy: str | None = None
+    policy_agreement: float | None = None
 
 
 def compare(
@@ -73,6 +91,8 @@ def compare(
     reference: NDArray[np.float32],
     *,
     tolerance: float,
+    labels: NDArray[np.int64] | None = None,
+    policy: Policy | None = None,
 ) -> Parity:
     """Compare a program's logits with those of torch; judges nothing.
 
@@ -81,23 +101,57 @@ def compare(
         logits: ``(exits, images, classes)``, from the program.
         reference: The same, from torch.
         tolerance: The largest ``difference`` that is still agreement.
+        labels: ``(images,)``, the true class of each, for accuracies.
+        policy: With as many exits as there are here; where images leave is judged by it, too.
+
+    Raises:
+        DataError: The labels or the policy do not fit the logits.
     """
-    exits = []
-    for got, expected in zip(logits, reference, strict=True):
-        largest = float(np.abs(expected).max()) or 1.0
-        difference = float(np.abs(got.astype(np.float64) - expected).max()) / largest
-        agreement = float((got.argmax(axis=-1) == expected.argmax(axis=-1)).mean())
-        exits.append(ExitParity(difference, agreement))
+    exits, images, _ = reference.shape
+    check_given(labels, policy, reference.shape)
     return Parity(
         program=program,
-        images=reference.shape[1],
+        images=images,
         tolerance=tolerance,
-        exits=tuple(exits),
+        exits=tuple(
+            _compare_exit(got, expected, labels)
+            for got, expected in zip(logits, reference, strict=True)
+        ),
         exit_agreement=min(
-            float((_leave(logits, threshold) == _leave(reference, threshold)).mean())
+            _exit_agreement(_sure_of(threshold, exits), logits, reference)
             for threshold in THRESHOLDS
         ),
+        policy=None if policy is None else policy.name,
+        policy_agreement=None if policy is None else _exit_agreement(policy, logits, reference),
     )
+
+
+def check_given(
+    labels: NDArray[np.int64] | None, policy: Policy | None, shape: tuple[int, ...]
+) -> None:
+    """Refuse labels or a policy that belong to other images or another network.
+
+    Args:
+        labels: ``(images,)``, or none.
+        policy: Or none.
+        shape: ``(exits, images, classes)`` of the logits they shall go with.
+
+    Raises:
+        DataError: They do not fit.
+    """
+    exits, images, classes = shape
+    if labels is not None and labels.shape != (images,):
+        raise DataError(f"got labels of shape {labels.shape} for {images} images; give one each")
+    if labels is not None and (labels.min() < 0 or labels.max() >= classes):
+        raise DataError(
+            f"got labels from {labels.min()} to {labels.max()} for {classes} classes; number them "
+            f"from 0 to {classes - 1}"
+        )
+    if policy is not None and len(policy.thresholds) != exits:
+        raise DataError(
+            f"policy {policy.name!r} is for {len(policy.thresholds)} exits, the network has "
+            f"{exits}; give a policy of this network"
+        )
 
 
 def require_agreement(parity: Parity) -> None:
@@ -140,9 +194,30 @@ def require_agreement(parity: Parity) -> None:
             )
 
 
-def _leave(logits: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    exits = logits.shape[0]
-    rule = Policy(
+def _compare_exit(
+    logits: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64] | None
+) -> ExitParity:
+    largest = float(np.abs(reference).max()) or 1.0
+    difference = np.abs(logits.astype(np.float64) - reference)
+    ours, theirs = logits.argmax(axis=-1), reference.argmax(axis=-1)
+    return ExitParity(
+        difference=float(difference.max()) / largest,
+        mean_difference=float(difference.mean()) / largest,
+        label_agreement=float((ours == theirs).mean()),
+        accuracy=None if labels is None else float((ours == labels).mean()),
+        torch_accuracy=None if labels is None else float((theirs == labels).mean()),
+    )
+
+
+def _exit_agreement(
+    policy: Policy, logits: NDArray[np.float32], reference: NDArray[np.float32]
+) -> float:
+    same = choose_exits(policy, logits) == choose_exits(policy, reference)
+    return float(same.mean())
+
+
+def _sure_of(threshold: float, exits: int) -> Policy:
+    return Policy(
         name="parity",
         program="parity",
         signal="max_probability",
@@ -150,4 +225,3 @@ def _leave(logits: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
         thresholds=(threshold,) * exits,
         enabled=(True,) * exits,
     )
-    return choose_exits(rule, logits)

@@ -110,7 +110,7 @@ class TargetContract(ABC):
     def test_every_exit_answers_as_torch_does(self) -> None:
         """Logits within the tolerance, or the same labels where there is none."""
         case = self.case()
-        name = f"{case.target.runtime}/{case.target.precision}"
+        name = case.target.name
         logits = case.target.run(case.program, case.images)
         assert logits.shape == case.logits.shape
         assert logits.dtype == np.float32
@@ -130,6 +130,19 @@ class TargetContract(ABC):
         backwards = case.target.run(case.program, case.images[3::-1])
         np.testing.assert_array_equal(forwards, backwards[:, ::-1])
 
+    def test_its_footprint_is_that_of_its_files(self) -> None:
+        """Every stage's weights are there, and no more than the files hold."""
+        case = self.case()
+        footprint = case.target.footprint(case.program)
+        assert len(footprint) == len(contract_stages())
+        size_bytes = sum(map(len, case.program.files.values()))
+        assert sum(found.weight_bytes - found.shared_bytes for found in footprint) < size_bytes
+        for stage, found in zip(contract_stages(), footprint, strict=True):
+            parameters = sum(value.numel() for value in stage.parameters())
+            # From a palette of four bits to float32 with what batch norms leave.
+            assert parameters / 2 <= found.weight_bytes <= 5 * parameters
+            assert 0 <= found.shared_bytes <= found.weight_bytes
+
     def test_stages_fit_together(self) -> None:
         """What a stage hands on is, to the scale, what the next one takes."""
         stages = self.case().program.stages
@@ -143,7 +156,7 @@ class TargetContract(ABC):
         stages = self.case().program.stages
         (image,) = stages[0].inputs
         assert image.shape == (1, _SIDE, _SIDE, 3)
-        assert image.dtype in ("float32", "int8")
+        assert image.dtype in ("float32", "int8", "int16")
         assert (image.quantization is None) == (image.dtype == "float32")
         assert all(stage.outputs[0].shape == (1, _CLASSES) for stage in stages)
         assert all(isinstance(tensor, TensorEntry) for stage in stages for tensor in stage.outputs)
@@ -163,7 +176,7 @@ class TargetContract(ABC):
         stages = prepare_stages([_Only()])
         carries = trace_edges(stages, _SIDE, _SIDE).carries
         once, again = (
-            self.case().target.convert(stages, carries, contract_images(40, seed=1))
+            self.case().target.for_stage(0).convert(stages, carries, contract_images(40, seed=1))
             for _ in range(2)
         )
         assert dict(once.files) == dict(again.files)

@@ -4,12 +4,46 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Literal, final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "Limit"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit of a budget.
+
+    Attributes:
+        name: Its name in the budget.
+        at_most: What it allows.
+        unit: Of that.
+        what: What is counted.
+    """
+
+    name: Literal["size_bytes", "worst_ms", "mean_ms"]
+    at_most: float
+    unit: str
+    what: str
+
+    def stages(self, num_stages: int) -> int:
+        """How many stages, from the first on, must be known to say what is taken of it."""
+        return {"size_bytes": 0, "mean_ms": 1, "worst_ms": num_stages}[self.name]
+
+    def value(self, stage_ms: Sequence[float], size_bytes: int) -> float:
+        """What an architecture takes at least.
+
+        Args:
+            stage_ms: Latency that each stage adds, in milliseconds.
+            size_bytes: Size of its parameters, in bytes.
+        """
+        if self.name == "size_bytes":
+            return size_bytes
+        # Every image could leave at the first exit.
+        return stage_ms[0] if self.name == "mean_ms" else math.fsum(stage_ms)
 
 
 @final
@@ -39,6 +73,19 @@ class Budget:
             if limit is not None and not (math.isfinite(limit) and limit > 0):
                 raise ValueError(f"{name} must be positive and finite, got {limit}")
 
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits that were given."""
+        every = (
+            ("size_bytes", self.size_bytes, "bytes", "the parameters"),
+            ("worst_ms", self.worst_ms, "ms", "all stages"),
+            ("mean_ms", self.mean_ms, "ms", "stage 0 alone"),
+        )
+        return tuple(
+            Limit(name, at_most, unit, what)  # type: ignore[arg-type]
+            for name, at_most, unit, what in every
+            if at_most is not None
+        )
+
     def allows(self, stage_ms: Sequence[float], size_bytes: int) -> bool:
         """Whether an architecture can meet the budget at all, before anything is run.
 
@@ -48,8 +95,4 @@ class Budget:
             stage_ms: Latency that each stage adds, in milliseconds.
             size_bytes: Size of its parameters, in bytes.
         """
-        return (
-            (self.mean_ms is None or stage_ms[0] <= self.mean_ms)
-            and (self.worst_ms is None or math.fsum(stage_ms) <= self.worst_ms)
-            and (self.size_bytes is None or size_bytes <= self.size_bytes)
-        )
+        return all(limit.value(stage_ms, size_bytes) <= limit.at_most for limit in self.limits())

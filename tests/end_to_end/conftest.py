@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
 from PIL import Image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Offramp(Protocol):
@@ -50,6 +49,13 @@ def _python_path() -> list[str]:
     return [path] if path else []
 
 
+def _shown_files() -> list[tuple[str, str]]:
+    """Files that pages show whole: blocks of code that begin with a comment of the file's name."""
+    pages = sorted((Path(__file__).resolve().parents[2] / "docs").glob("*.md"))
+    shown = re.compile(r"^```python\n(# (\w+\.py)\n.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [(name, code) for page in pages for code, name in shown.findall(page.read_text())]
+
+
 @pytest.fixture(scope="session")
 def offramp() -> Offramp:
     """Runs ``offramp`` with arguments, in a folder."""
@@ -66,9 +72,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``photos`` and, in ``runs/demo``, what ``offramp demo --quick`` left."""
+    """A folder as the pages have it: with ``photos``, their labels, the files that are shown, and
+    in ``runs/demo`` what ``offramp demo --quick`` left.
+    """
     folder = tmp_path_factory.mktemp("demo")
     (folder / "photos").symlink_to(images)
+    (folder / "labels.txt").write_text("blue\ngreen\nred\n")
+    for name, code in _shown_files():
+        (folder / name).write_text(code)
     done = _offramp(
         *("demo", "--quick", "--data", "photos", "--out", "runs/demo", "--result", "kept.json"),
         folder=folder,

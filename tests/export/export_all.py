@@ -21,7 +21,13 @@ from offramp_export.testing import contract_images
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TARGETS = ("litert/float32", "litert/int8", "executorch/float32", "coreml/float16")
+TARGETS = (
+    "litert/float32",
+    "litert/int8",
+    "litert/int8,float32,int8",
+    "executorch/float32",
+    "coreml/float16",
+)
 LABELS = ("ant", "bee", "cow")
 _CHANNELS = 4
 

@@ -112,6 +112,33 @@ def test_a_factory_becomes_a_bundle(
     assert bundle.vectors().images.shape == (2, 16, 12, 3)
 
 
+def test_a_report_says_what_was_found_out(
+    folder: Path, offramp: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    policy: dict[str, object] = {"name": "careful", "program": "any", "signal": "margin"}
+    policy |= {"temperatures": [1, 1], "thresholds": [0.1, 0], "enabled": [True, True]}
+    (folder / "policy.json").write_text(json.dumps(policy))
+    arguments = ("--from", "nets_of_mine:build", "--factory-arg", "classes=2", *COMMON)
+    more = ("--policy", "policy.json", "--delegated-share", "1", "--report", "report.json")
+    done = offramp(*arguments, *more, "--vectors", "2")
+    assert done.returncode == 0, done.stderr
+    data = json.loads((folder / "report.json").read_text())
+    (program,) = data["programs"]
+    # All images lie in a folder that is called after a label.
+    first = program["parity"]["exits"][0]
+    assert first["accuracy"] == first["torch_accuracy"] is not None
+    assert program["parity"]["policy_agreement"] == 1.0
+    assert [stage["delegation"]["left"] for stage in program["stages"]] == [{}, {}]
+    assert "same under careful" in done.stdout
+    table = done.stdout.partition("What each stage takes")[2].splitlines()
+    rows = [line.split() for line in table if "litert/float32" in line]
+    assert [row[1] for row in rows] == ["0", "1"]
+    for row, stage in zip(rows, program["stages"], strict=True):
+        assert row[2] == f"{stage['weight_bytes'] / 1000:.1f}"
+        assert row[4] == f"{stage['peak_activation_bytes'] / 1000:.1f}"
+        assert row[6] == "100%"
+
+
 def test_one_network_is_cut_at_named_exits_with_its_weights(
     folder: Path, offramp: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -151,6 +178,15 @@ def test_one_network_is_cut_at_named_exits_with_its_weights(
         (("nets_of_mine:build", *COMMON, "--mean", "1,1,1"), "normalises the image itself"),
         (("nets_of_mine:whole", *COMMON), "--mean is missing"),
         (("nets_of_mine:whole", *COMMON, "--mean", "1,1", "--std", "1,1,1"), "three numbers"),
+        (
+            (
+                *("nets_of_mine:build", *COMMON, "--delegated-share", "0.9"),
+                *("--target", "coreml/float16"),
+            ),
+            "judges LiteRT and ExecuTorch",
+        ),
+        (("nets_of_mine:build", *COMMON, "--policy", "labels.txt"), "is not a policy"),
+        (("nets_of_mine:build", *COMMON, "--report", "no/where.json"), "there is no folder no"),
         (
             ("nets_of_mine:whole", *COMMON, "--weights", "none.safetensors"),
             "no readable safetensors",

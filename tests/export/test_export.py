@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from offramp.bundle import Bundle, InputSpec, ProgramStage, TensorEntry
-from offramp.errors import BundleError, ExportError, ExportMismatchError, ShapeError
+from offramp.bundle import Bundle, InputSpec, Policy, ProgramStage, TensorEntry
+from offramp.errors import BundleError, DataError, ExportError, ExportMismatchError, ShapeError
 from offramp.runtimes import open_runtime
-from offramp_export import export
+from offramp_export import export, write_report
 from offramp_export._edges import prepare_stages, run_stages
 from offramp_export.targets import ConvertedProgram, LiteRT, Target
 
@@ -167,3 +168,63 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(ExportError, match="given 0 calibration images"):
         _export(branchy, images, path, targets=[LiteRT("int8")])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_holds_all_that_was_found_out(
+    branchy: list[nn.Module], images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    policy = Policy(
+        name="careful",
+        program="litert/float32",
+        signal="max_probability",
+        temperatures=(1.0, 1.0),
+        thresholds=(0.4, 0.0),
+        enabled=(True, True),
+    )
+    labels = np.array([0, 1, 2, 0, 1])
+    result = export(
+        branchy,
+        images,
+        [LiteRT(), _Echo(prepare_stages(branchy))],
+        path=tmp_path / "bundle",
+        labels=LABELS,
+        example_labels=labels,
+        policy=policy,
+    )
+    write_report(tmp_path / "report.json", result.report)
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert data == result.report.as_data()
+    assert (data["format_version"], data["input_size"]) == (1, [8, 8])
+    entries = result.bundle.manifest.stages
+    assert [stage["multiply_adds"] for stage in data["stages"]] == [
+        entry.multiply_adds for entry in entries
+    ]
+    real, echo = data["programs"]
+    (file,) = result.bundle.program("litert/float32").files
+    assert (real["program"], real["size_bytes"]) == ("litert/float32", file.size_bytes)
+    assert real["exporter"] == result.bundle.program("litert/float32").exporter
+    assert real["parity"]["policy"] == "careful"
+    assert real["parity"]["policy_agreement"] == 1.0
+    recorded = result.bundle.vectors().logits["litert/float32"]
+    for exit, found in enumerate(real["parity"]["exits"]):
+        assert found["accuracy"] == (recorded[exit].argmax(-1) == labels).mean()
+        assert found["accuracy"] == found["torch_accuracy"]
+        assert 0 <= found["mean_difference"] <= found["difference"] <= real["parity"]["tolerance"]
+    for stage, found in zip(entries, real["stages"], strict=True):
+        # Float32, and the fixed rest: shapes, paddings, biases that batch norms leave.
+        assert 4 * stage.parameters * 0.9 <= found["weight_bytes"] <= 4 * stage.parameters + 400
+        assert found["delegation"]["share"] == 1.0
+        assert found["delegation"]["delegated"]["CONV_2D"] == 1
+    # A target that cannot tell says nothing.
+    assert echo["stages"] == []
+
+
+def test_labels_and_policies_of_something_else_are_refused_at_once(
+    branchy: list[nn.Module], images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    crash = _Crash(prepare_stages(branchy))
+    for labels, sentence in (([0, 1], "for 5 images"), ([0, 1, 2, 3, 0], "from 0 to 3 for 3")):
+        with pytest.raises(DataError, match=sentence):
+            _export(
+                branchy, images, tmp_path / "b", targets=[crash], example_labels=np.array(labels)
+            )

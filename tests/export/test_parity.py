@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.errors import ExportMismatchError
+from offramp.bundle import Policy
+from offramp.errors import DataError, ExportMismatchError
 from offramp_export.parity import compare, require_agreement
 
 
@@ -79,3 +80,60 @@ def test_exits_are_compared_at_fixed_thresholds(rng: np.random.Generator) -> Non
     parity = compare("litert/int8", flat, reference, tolerance=math.inf)
     assert parity.exits[0].label_agreement == 1.0
     assert parity.exit_agreement < 0.5
+
+
+def test_the_mean_difference_stands_beside_the_largest(rng: np.random.Generator) -> None:
+    reference = _logits(rng)
+    logits = reference.copy()
+    logits[1, :50] += 0.1
+    largest = float(np.abs(reference[1]).max())
+    quiet, off = compare("litert/float32", logits, reference, tolerance=1.0).exits
+    assert (quiet.difference, quiet.mean_difference) == (0.0, 0.0)
+    assert off.difference == pytest.approx(0.1 / largest, rel=1e-5)
+    assert off.mean_difference == pytest.approx(0.1 / largest * 50 / 200, rel=1e-5)
+
+
+def test_accuracies_are_given_with_labels_only(rng: np.random.Generator) -> None:
+    reference = _logits(rng)
+    labels = reference[1].argmax(axis=-1)
+    logits = reference.copy()
+    logits[1, :20] *= -1
+    compared = compare("litert/int8", logits, reference, tolerance=math.inf, labels=labels)
+    assert compared.exits[1].torch_accuracy == 1.0
+    assert compared.exits[1].accuracy == pytest.approx(0.9)
+    assert compared.exits[0].accuracy == compared.exits[0].torch_accuracy
+    (bare, _) = compare("litert/int8", logits, reference, tolerance=math.inf).exits
+    assert (bare.accuracy, bare.torch_accuracy) == (None, None)
+    for wrong, sentence in (
+        (labels[:3], r"shape \(3,\) for 200 images"),
+        (labels + 1, "from 1 to 4"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            compare("litert/int8", logits, reference, tolerance=math.inf, labels=wrong)
+
+
+def _policy(exits: int, threshold: float) -> Policy:
+    return Policy(
+        name="careful",
+        program="litert/int8",
+        signal="margin",
+        temperatures=(1.0,) * exits,
+        thresholds=(threshold,) * exits,
+        enabled=(True,) * exits,
+    )
+
+
+def test_where_images_leave_is_judged_at_the_policy_that_is_given(rng: np.random.Generator) -> None:
+    reference = np.zeros((2, 100, 4), np.float32)
+    reference[:, :, 0] = 3.0
+    logits = reference.copy()
+    # Sure of its answer still, but not by the policy's own signal.
+    logits[0, :30, 1] = 1.5
+    parity = compare("litert/int8", logits, reference, tolerance=math.inf, policy=_policy(2, 0.75))
+    assert parity.policy == "careful"
+    assert parity.policy_agreement == pytest.approx(0.7)
+    parity = compare("litert/int8", logits, reference, tolerance=math.inf, policy=_policy(2, 0.1))
+    assert parity.policy_agreement == 1.0
+    assert compare("p", logits, reference, tolerance=math.inf).policy_agreement is None
+    with pytest.raises(DataError, match="policy 'careful' is for 3 exits, the network has 2"):
+        compare("p", logits, reference, tolerance=math.inf, policy=_policy(3, 0.1))

@@ -77,11 +77,17 @@ def make(folder: Path) -> None:
 def make_executorch(folder: Path) -> None:
     import msgspec
 
-    from offramp_export.targets import ExecuTorch
+    from offramp.bundle import InputSpec
+    from offramp_export.targets import Card, ExecuTorch
 
     stages, images = _network()
     carry = ((1, SIZE // 2, SIZE // 2, CHANNELS), (1, FEATURES))
-    program = ExecuTorch().convert(stages, (((1, SIZE, SIZE, 3),), carry, carry), None)
+    target = ExecuTorch()
+    program = target.convert(stages, (((1, SIZE, SIZE, 3),), carry, carry), None)
+    # As an export does: methods that return labels stand beside the stages.
+    labels = tuple(map(str, range(CLASSES)))
+    card = Card.make(labels, len(stages), "tests", "1", InputSpec(height=SIZE, width=SIZE))
+    program = target.describe(program, card)
     (folder / "float32.pte").write_bytes(program.files["executorch/float32.pte"])
     (folder / "stages.json").write_bytes(msgspec.json.encode(program.stages))
     np.savez(folder / "answers.npz", images=images, logits=_run_torch(stages, images)[0])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import nn
 
-from offramp.errors import ExportError
+from offramp.errors import ConversionError
+from offramp_export._first_line import first_line
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 
@@ -38,7 +39,7 @@ def convert_signatures(signatures: Mapping[str, Signature]) -> bytes:
         The content of a ``.tflite`` file as the converter leaves it; see ``mend``.
 
     Raises:
-        ExportError: The converter refused a module; says which one.
+        ConversionError: The converter refused a module; says which one.
     """
     os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"
     with quiet():
@@ -51,15 +52,10 @@ def convert_signatures(signatures: Mapping[str, Signature]) -> bytes:
             return bytes(builder.convert().model_content())
         except Exception as error:
             culprit = _first_refused(converter, signatures)
-            raise ExportError(
-                f"LiteRT's converter refused {culprit or 'the program'}: {_first_line(error)}; "
+            raise ConversionError(
+                f"LiteRT's converter refused {culprit or 'the program'}: {first_line(error)}; "
                 "replace the operator it names, or leave LiteRT out of the targets"
             ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _first_refused(converter: object, signatures: Mapping[str, Signature]) -> str | None:

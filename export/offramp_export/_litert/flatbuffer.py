@@ -2,8 +2,9 @@
 
 The converter leaves three things that the chain of stages cannot live with. An output that is also
 an input, or that is there twice, has no buffer of its own: the runtime then silently fills the
-wrong one. Signature outputs are sorted as text, so ``output_10`` stands before ``output_2``. And
-transposes stay around what it could not move to channel-last.
+wrong one. Signature outputs are sorted as text, so ``output_10`` stands before ``output_2``, as in
+https://github.com/tensorflow/tensorflow/issues/33303. And transposes stay around what it could not
+move to channel-last.
 """
 
 from __future__ import annotations
@@ -191,6 +192,7 @@ def _tensor_entry(tensor: Any) -> TensorEntry:
     dtypes: dict[int, Any] = {
         schema.TensorType.FLOAT32: "float32",
         schema.TensorType.INT8: "int8",
+        schema.TensorType.INT16: "int16",
         schema.TensorType.UINT8: "uint8",
         schema.TensorType.FLOAT16: "float16",
     }

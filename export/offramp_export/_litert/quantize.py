@@ -1,4 +1,4 @@
-"""Static int8 for a LiteRT program whose stages hand tensors to one another.
+"""Static ranges for a LiteRT program whose stages hand tensors to one another.
 
 The runtime passes a carry on as bytes and never compares scales, so the tensor must have one scale
 and one zero point wherever it appears: as an output, as the next stage's input, and again wherever
@@ -20,6 +20,8 @@ from offramp_export._litert.flatbuffer import (
     join_carries,
     read_stages,
 )
+from offramp_export._litert.precision import STATIC, edge_dtype
+from offramp_export._litert.recipe import make_recipe, scopes
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 
@@ -28,25 +30,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from offramp.bundle import ProgramStage, Quantization
+    from offramp.bundle import ProgramStage, Quantization, TensorEntry
+    from offramp_export._litert.precision import Activations, StagePrecision
 
 __all__ = ["quantize_signatures", "quantize_stages"]
 
 
-# What a pixel is: real = 1 * (stored + 128).
-_IMAGE_RANGE = (0.0, 255.0)
-_INT8_MIN, _INT8_MAX = -128, 127
-
-
 def quantize_stages(
-    program: bytes, samples: Mapping[str, Sequence[tuple[NDArray[np.float32], ...]]]
+    program: bytes,
+    samples: Mapping[str, Sequence[tuple[NDArray[np.float32], ...]]],
+    precisions: Sequence[StagePrecision],
 ) -> bytes:
     """Quantise a program of stages: stage 0 reads pixels, each other one the carry before it.
 
     Args:
-        program: A float32 program whose signatures are the stages, in order.
+        program: A float32 program whose signatures are the stages, in order; with tensors that
+            ``name_by_stage`` named, where the precisions differ.
         samples: Per signature, in order, what it is called with: one tuple of its inputs per
             calibration image, channel-last.
+        precisions: One per signature.
 
     Raises:
         ExportError: The quantiser refused, left an edge float, or cannot make the two sides of a
@@ -54,52 +56,63 @@ def quantize_stages(
     """
     names = list(samples)
     tensors = edge_names(program, names)
-    ranges = _calibrate(program, samples)
-    _set_range(ranges, tensors[0].inputs[0], _IMAGE_RANGE)
-    for before, after in pairwise(tensors):
-        for produced, consumed in zip(before.outputs[1:], after.inputs, strict=True):
-            ranges[consumed] = dict(ranges[produced])
+    recipe = make_recipe(names, precisions)
+    ranges = _calibrate(program, samples, recipe)
+    for scope, precision in scopes(names, precisions).items():
+        if precision in STATIC:
+            _widen(ranges, scope, STATIC[precision].headroom)
+    if precisions[0] in STATIC:
+        _set_range(ranges, tensors[0].inputs[0], STATIC[precisions[0]].image_range)
+    for index, (before, after) in enumerate(pairwise(tensors)):
+        if precisions[index] in STATIC:
+            for produced, consumed in zip(before.outputs[1:], after.inputs, strict=True):
+                ranges[consumed] = dict(ranges[produced])
 
     for _ in range(len(names) + 1):
-        quantized = join_carries(_quantize(program, ranges), names)
+        quantized = join_carries(_quantize(program, ranges, recipe), names)
         stages = read_stages(quantized, names)
-        _require_int8(stages)
+        _require_dtypes(stages, precisions)
         settled = True
         for index, (stage, following) in enumerate(pairwise(stages)):
             for position, tensor in enumerate(following.inputs):
                 made = stage.outputs[1 + position].quantization
-                assert made is not None
-                if made != tensor.quantization:
+                if made is not None and made != tensor.quantization:
                     settled = False
-                    _set_range(ranges, tensors[index + 1].inputs[position], _range_of(made))
+                    bounds = _range_of(made, STATIC[precisions[index]])
+                    _set_range(ranges, tensors[index + 1].inputs[position], bounds)
         if settled:
-            _require_pixels(stages[0])
+            if precisions[0] in STATIC:
+                _require_pixels(stages[0], STATIC[precisions[0]])
             return quantized
     raise ExportError(
-        "static int8: a carry keeps one scale where it is made and another where it is read; "
-        "let the stage before it end in a convolution or a ReLU"
+        f"static {_listed(precisions)}: a carry keeps one scale where it is made and another where "
+        "it is read; let the stage before it end in a convolution or a ReLU"
     )
 
 
 def quantize_signatures(
     program: bytes, samples: Mapping[str, Sequence[tuple[NDArray[np.float32], ...]]]
 ) -> bytes:
-    """Quantise a program whose signatures have nothing to do with one another."""
-    return _quantize(program, _calibrate(program, samples))
+    """Quantise a program to int8 whose signatures have nothing to do with one another."""
+    names = list(samples)
+    recipe = make_recipe(names, ["int8"] * len(names))
+    return _quantize(program, _calibrate(program, samples, recipe), recipe)
 
 
 def _calibrate(
-    program: bytes, samples: Mapping[str, Sequence[tuple[NDArray[np.float32], ...]]]
+    program: bytes,
+    samples: Mapping[str, Sequence[tuple[NDArray[np.float32], ...]]],
+    recipe: Any,
 ) -> dict[str, dict[str, Any]]:
     """Range of every tensor: its smallest and largest value over all samples."""
-    quantizer_package = require("ai_edge_quantizer")
+    require("ai_edge_quantizer")
     with quiet():
         from ai_edge_quantizer import calibrator
         from ai_edge_quantizer.recipe_manager import RecipeManager
         from ai_edge_quantizer.utils import qsv_utils
 
         manager = RecipeManager()
-        manager.load_quantization_recipe(quantizer_package.recipe.static_wi8_ai8())
+        manager.load_quantization_recipe(recipe)
         run = calibrator.Calibrator(
             program, num_threads=1, qsv_update_func=qsv_utils.min_max_update
         )
@@ -117,19 +130,17 @@ def _calibrate(
     return ranges
 
 
-def _quantize(program: bytes, ranges: Mapping[str, Any]) -> bytes:
+def _quantize(program: bytes, ranges: Mapping[str, Any], recipe: Any) -> bytes:
     quantizer_package = require("ai_edge_quantizer")
     with quiet():
-        quantizer = quantizer_package.quantizer.Quantizer(
-            bytearray(program), quantizer_package.recipe.static_wi8_ai8()
-        )
+        quantizer = quantizer_package.quantizer.Quantizer(bytearray(program), recipe)
         try:
             result = quantizer.quantize(
                 ranges, enable_progress_bar=False, enable_progress_report=False
             )
         except Exception as error:
             raise ExportError(
-                f"the int8 quantiser refused the program: {error}; leave litert/int8 out of the "
+                f"the quantiser refused the program: {error}; leave this precision out of the "
                 "targets, or replace the operator it names"
             ) from error
     return bytes(result.quantized_model)
@@ -143,30 +154,48 @@ def _set_range(ranges: dict[str, dict[str, Any]], tensor: str, bounds: tuple[flo
     }
 
 
-def _range_of(quantization: Quantization) -> tuple[float, float]:
+def _widen(ranges: dict[str, dict[str, Any]], scope: str, factor: float) -> None:
+    for tensor, known in ranges.items():
+        if tensor.startswith(scope):
+            known.update({key: known[key] * factor for key in ("min", "max")})
+
+
+def _range_of(quantization: Quantization, activations: Activations) -> tuple[float, float]:
     return (
-        quantization.scale * (_INT8_MIN - quantization.zero_point),
-        quantization.scale * (_INT8_MAX - quantization.zero_point),
+        quantization.scale * (activations.smallest - quantization.zero_point),
+        quantization.scale * (activations.largest - quantization.zero_point),
     )
 
 
-def _require_int8(stages: Sequence[ProgramStage]) -> None:
-    for index, stage in enumerate(stages):
-        for side, tensors in (("input", stage.inputs), ("output", stage.outputs)):
+def _require_dtypes(stages: Sequence[ProgramStage], precisions: Sequence[StagePrecision]) -> None:
+    """Every edge is as the stage that makes it computes."""
+    read = [precisions[0], *precisions]
+    for index, (stage, precision) in enumerate(zip(stages, precisions, strict=True)):
+        for side, tensors, expected in (
+            ("input", stage.inputs, edge_dtype(read[index])),
+            ("output", stage.outputs, edge_dtype(precision)),
+        ):
             for position, tensor in enumerate(tensors):
-                if tensor.dtype != "int8" or tensor.quantization is None:
+                if not _has(tensor, expected):
                     raise ExportError(
-                        f"static int8: {side} {position} of stage {index} stayed {tensor.dtype}; "
-                        "an operator next to it has no int8 form, so replace it or leave "
-                        "litert/int8 out of the targets"
+                        f"static {precision}: {side} {position} of stage {index} is "
+                        f"{tensor.dtype}, expected {expected}; an operator next to it has no form "
+                        "in this precision, so replace it or leave the precision out of the targets"
                     )
 
 
-def _require_pixels(stage: ProgramStage) -> None:
-    quantization = stage.inputs[0].quantization
-    assert quantization is not None
-    if (quantization.scale, quantization.zero_point) != (1.0, _INT8_MIN):
+def _has(tensor: TensorEntry, dtype: str) -> bool:
+    return tensor.dtype == dtype and (tensor.quantization is None) == (dtype == "float32")
+
+
+def _require_pixels(stage: ProgramStage, activations: Activations) -> None:
+    found, expected = stage.inputs[0].quantization, activations.image
+    if found != expected:
         raise ExportError(
-            f"static int8: the image has scale {quantization.scale} and zero point "
-            f"{quantization.zero_point}, expected 1 and -128; report this with the network"
+            f"static {activations.dtype}: the image has {found}, expected {expected}; report this "
+            "with the network"
         )
+
+
+def _listed(precisions: Sequence[StagePrecision]) -> str:
+    return ", ".join(dict.fromkeys(precisions))

@@ -1,4 +1,4 @@
-"""The interface of a target: one runtime in one precision."""
+"""The interface of a target: one runtime in one precision, or in one for each stage."""
 
 from __future__ import annotations
 
@@ -15,27 +15,9 @@ if TYPE_CHECKING:
 
     from offramp.bundle import Precision, ProgramStage
     from offramp_export.card import Card
+    from offramp_export.footprint import StageDelegation, StageFootprint
 
-__all__ = ["ConvertedProgram", "StageDelegation", "Target"]
-
-
-@dataclass(frozen=True, slots=True)
-class StageDelegation:
-    """Which operators of one stage a runtime's fast library took when it was converted.
-
-    Attributes:
-        delegated: Operator -> how many of them the library runs.
-        left: Operator -> how many run in the runtime's plain kernels.
-    """
-
-    delegated: Mapping[str, int]
-    left: Mapping[str, int]
-
-    @property
-    def share(self) -> float:
-        """Of all operators, what part the library runs; 1 for a stage without any."""
-        taken, left = sum(self.delegated.values()), sum(self.left.values())
-        return taken / (taken + left) if taken + left else 1.0
+__all__ = ["ConvertedProgram", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +51,14 @@ class Target(ABC):
 
     @property
     @abstractmethod
-    def precision(self) -> Precision:
-        """How weights are kept and computed with; see ``ProgramEntry``."""
+    def precision(self) -> Precision | tuple[Precision, ...]:
+        """How weights are kept and computed with, or how in each stage; see ``ProgramEntry``."""
+
+    @property
+    def name(self) -> str:
+        """``runtime/precision``, as a bundle names the program: ``litert/float32,int8``."""
+        precision = self.precision
+        return f"{self.runtime}/{precision if isinstance(precision, str) else ','.join(precision)}"
 
     @property
     @abstractmethod
@@ -96,8 +84,21 @@ class Target(ABC):
             calibration_images: ``(images, height, width, 3)`` uint8, for targets that quantise.
 
         Raises:
-            ExportError: The converter refused, with the stage and what to change.
+            ConversionError: The converter refused, with the stage and what to change.
+            ExportError: Something else stands against it, such as too few images.
         """
+
+    def for_stage(self, stage: int) -> Target:
+        """The target that converts alone what belongs to one stage, as this one converts it.
+
+        Args:
+            stage: Which.
+        """
+        return self
+
+    def plain(self) -> Target:
+        """The target in float, to try an operator with: it takes no calibration images."""
+        return self
 
     def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
         """The program with labels and descriptions where its format has a place for them.
@@ -119,3 +120,11 @@ class Target(ABC):
         Returns:
             ``(exits, images, classes)`` float32 logits.
         """
+
+    def footprint(self, program: ConvertedProgram) -> tuple[StageFootprint, ...]:
+        """What each stage of the program takes, read from its files; empty if that is not known.
+
+        Args:
+            program: What ``convert`` returned.
+        """
+        return ()

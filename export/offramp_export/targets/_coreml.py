@@ -15,13 +15,15 @@ import numpy as np
 import torch
 
 from offramp.bundle import ProgramStage, TensorEntry
-from offramp.errors import ExportError
+from offramp.errors import ConversionError, ExportError
 from offramp_export._edges import export_stage, run_stages
+from offramp_export._first_line import first_line
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._calibration import choose_calibration_images
 from offramp_export.targets._coreml_activations import quantize_activations
+from offramp_export.targets._coreml_footprint import read_footprint
 from offramp_export.targets._coreml_metadata import describe_model
 from offramp_export.targets._coreml_outputs import separate_outputs
 from offramp_export.targets._coreml_weights import compress_weights
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from offramp_export.card import Card
+    from offramp_export.footprint import StageFootprint
 
 __all__ = ["CoreML"]
 
@@ -139,6 +142,10 @@ class CoreML(Target):
             },
         )
 
+    def plain(self) -> CoreML:
+        """In float16; see ``Target.plain``."""
+        return replace(self, precision="float16")
+
     def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
         """Fill in what Xcode shows of a model; see ``Target.describe``."""
         files = dict(program.files)
@@ -179,6 +186,11 @@ class CoreML(Target):
                     carry = tuple(handed_on)
                 logits.append(answers)
         return np.array(logits, np.float32).transpose(1, 0, 2)
+
+    def footprint(self, program: ConvertedProgram) -> tuple[StageFootprint, ...]:
+        """Weigh the weights; the rest is decided on the device. See ``Target.footprint``."""
+        with quiet():
+            return read_footprint(program.files, len(program.stages))
 
     @property
     def _multi_function(self) -> bool:
@@ -222,9 +234,11 @@ class CoreML(Target):
                 model = quantize_activations(model, samples)
             model = compress_weights(model, self.precision)
         except Exception as error:
-            raise ExportError(
-                f"Core ML's converter refused stage {index} ({type(stage).__name__}): {error}; "
-                "replace the operator it names, or leave Core ML out of the targets"
+            raise ConversionError(
+                f"Core ML's converter refused stage {index} ({type(stage).__name__}): "
+                f"{first_line(error)}; replace the operator it names, or leave Core ML out of the "
+                "targets",
+                stage=index,
             ) from error
         return separate_outputs(model)
 

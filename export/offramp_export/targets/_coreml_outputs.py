@@ -2,8 +2,9 @@
 
 The converter gives an output the name of its tensor. A carry handed on unchanged is then called as
 the input it came from, and one handed on twice has one name for two outputs; no device could tell
-them apart. Naming the outputs for the converter does not help: it renames the tensor, and refuses
-a float32 stage whose input so loses its name. So names are given here, in the finished model.
+them apart (https://github.com/apple/coremltools/issues/1887). Naming the outputs for the converter
+does not help: it renames the tensor, and refuses a float32 stage whose input so loses its name. So
+names are given here, in the finished model.
 """
 
 from __future__ import annotations

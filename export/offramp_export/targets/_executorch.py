@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -11,19 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from offramp.bundle import ProgramStage, TensorEntry
-from offramp.errors import ExportError
+from offramp.errors import ConversionError, ExportError
 from offramp_export._edges import export_stage
+from offramp_export._first_line import first_line
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._calibration import choose_calibration_images
+from offramp_export.targets._delegation import check_share
 from offramp_export.targets._executorch_delegation import read_delegation, require_delegation
+from offramp_export.targets._executorch_footprint import read_footprint
 from offramp_export.targets._executorch_int8 import quantize_programs
+from offramp_export.targets._executorch_metadata import describe_program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from offramp_export.card import Card
+    from offramp_export.footprint import StageFootprint
 
 __all__ = ["ExecuTorch"]
 
@@ -56,10 +63,7 @@ class ExecuTorch(Target):
             raise ExportError(
                 f"ExecuTorch has no kernels {self.kernels!r}; expected 'xnnpack' or 'portable'"
             )
-        if not 0 <= self.delegated_share <= 1:
-            raise ExportError(
-                f"delegated_share is {self.delegated_share}; expected a share from 0 to 1"
-            )
+        check_share(self.delegated_share)
         if self.kernels == "portable" and self.delegated_share:
             raise ExportError("portable kernels delegate nothing; leave delegated_share at 0")
         if (self.precision, self.kernels) == ("int8", "portable"):
@@ -107,15 +111,16 @@ class ExecuTorch(Target):
                     exported,
                     partitioner=[XnnpackPartitioner()] if self.kernels == "xnnpack" else [],
                 )
+                # Only here is an operator found that ExecuTorch has no kernel for.
+                content = bytes(lowered.to_executorch().buffer)
             except Exception as error:
-                raise ExportError(
-                    f"ExecuTorch's converter refused the stages: {error}; replace the operator it "
-                    "names, or leave ExecuTorch out of the targets"
+                raise ConversionError(
+                    f"ExecuTorch's converter refused the stages: {first_line(error)}; replace the "
+                    "operator it names, or leave ExecuTorch out of the targets"
                 ) from error
             delegation = tuple(read_delegation(lowered.exported_program(name)) for name in exported)
             for index, found in enumerate(delegation if self.kernels == "xnnpack" else ()):
                 require_delegation(found, index, self.delegated_share)
-            content = bytes(lowered.to_executorch().buffer)
         return ConvertedProgram(
             files={f"executorch/{self.precision}.pte": content},
             stages=edges,
@@ -130,6 +135,15 @@ class ExecuTorch(Target):
             },
             delegation=delegation,
         )
+
+    def plain(self) -> ExecuTorch:
+        """In float32; see ``Target.plain``."""
+        return ExecuTorch(kernels=self.kernels)
+
+    def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
+        """Add methods that return constants, such as ``get_labels``; see ``Target.describe``."""
+        files = {path: describe_program(content, card) for path, content in program.files.items()}
+        return replace(program, files=files)
 
     def run(self, program: ConvertedProgram, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the file in ExecuTorch's Python runtime; see ``Target.run``."""
@@ -152,6 +166,12 @@ class ExecuTorch(Target):
                 logits.append(answers)
         return np.array(logits, np.float32).transpose(1, 0, 2)
 
+    def footprint(self, program: ConvertedProgram) -> tuple[StageFootprint, ...]:
+        """Read the file's memory plans and XNNPACK's graphs; see ``Target.footprint``."""
+        (content,) = program.files.values()
+        with quiet():
+            return read_footprint(content, program.delegation)
+
 
 def _execute(method: Any, carry: Sequence[Tensor], index: int) -> list[Tensor]:
     try:
@@ -167,8 +187,9 @@ def _execute(method: Any, carry: Sequence[Tensor], index: int) -> list[Tensor]:
 class _Dense(nn.Module):
     """A stage that computes, and hands on, plain channel-first memory.
 
-    ExecuTorch takes a tensor in another memory order without complaint and reads it wrongly, and a
-    stage that only permutes the image would pass the image's own order all the way through.
+    ExecuTorch takes a tensor in another memory order without complaint and reads it wrongly
+    (https://github.com/pytorch/executorch/issues/21837), and a stage that only permutes the image
+    would pass the image's own order all the way through.
     """
 
     def __init__(self, stage: nn.Module, *, reads_image: bool) -> None:

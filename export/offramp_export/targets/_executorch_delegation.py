@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import ExportError
-from offramp_export.targets._base import StageDelegation
+from offramp_export.footprint import StageDelegation
+from offramp_export.targets._delegation import require_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["read_delegation", "require_delegation"]
 
 _CONVOLUTION = "aten.convolution.default"
-_MOST_NAMES = 5
 
 
 def read_delegation(lowered: Any) -> StageDelegation:
@@ -58,14 +58,7 @@ def require_delegation(found: StageDelegation, index: int, least_share: float) -
             "portable kernels; check their groups and dilations, or leave ExecuTorch out of the "
             "targets"
         )
-    if found.share < least_share:
-        most = sorted(found.left.items(), key=lambda item: (-item[1], item[0]))[:_MOST_NAMES]
-        named = ", ".join(f"{name} ({count})" for name, count in most)
-        raise ExportError(
-            f"ExecuTorch: XNNPACK took {found.share:.0%} of the operators of stage {index}, "
-            f"expected at least {least_share:.0%}; it left {named}: replace them, or lower "
-            "delegated_share"
-        )
+    require_share("ExecuTorch", found, index, least_share)
 
 
 def _operators(nodes: Iterable[Any]) -> list[str]:

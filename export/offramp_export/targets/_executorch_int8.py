@@ -77,7 +77,8 @@ def _separate_readers(module: torch.fx.GraphModule) -> None:
     lowering puts a transpose behind the dequantisation and gives it to all that read the
     dequantisation, also to those that it has marked as channel-last already. What they return is
     then transposed twice and has the wrong shape when it runs (executorch 1.5.1,
-    ``ChannelsLastTaggedReshapePass.insert_copy_q_dq``).
+    ``ChannelsLastTaggedReshapePass.insert_copy_q_dq``; of that pass's branch for dynamic ranges the
+    like was mended in https://github.com/pytorch/executorch/pull/21637).
     """
     graph = module.graph
     for node in list(graph.nodes):

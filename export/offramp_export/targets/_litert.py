@@ -1,4 +1,4 @@
-"""LiteRT: one ``.tflite`` file per precision, one signature per stage."""
+"""LiteRT: one ``.tflite`` file per program, one signature per stage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from offramp_export._edges import channel_last, run_stages
 from offramp_export._litert.channel_last import ChannelLast
 from offramp_export._litert.compress import compress_weights
 from offramp_export._litert.convert import Signature, convert_signatures
+from offramp_export._litert.delegation import delegations
 from offramp_export._litert.flatbuffer import mend, read_stages
+from offramp_export._litert.footprint import read_footprint
 from offramp_export._litert.metadata import describe_stages
+from offramp_export._litert.precision import STATIC, StagePrecision
 from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.quantize import quantize_stages
+from offramp_export._litert.recipe import make_recipe, name_by_stage
 from offramp_export._quiet import quiet
 from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._calibration import choose_calibration_images
+from offramp_export.targets._delegation import check_share, require_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,14 +34,18 @@ if TYPE_CHECKING:
     from torch import nn
 
     from offramp_export.card import Card
+    from offramp_export.footprint import StageFootprint
 
 __all__ = ["LiteRT"]
 
-_TOLERANCES = {
+_FEWEST_PRECISIONS = 2  # of a program whose stages differ
+
+_TOLERANCES: dict[StagePrecision, float] = {
     "float32": 1e-4,
     "float16": 5e-3,
     "dynamic_int8": float("inf"),
     "int8": float("inf"),
+    "int16x8": float("inf"),
 }
 
 
@@ -50,17 +59,39 @@ class LiteRT(Target):
             ``dynamic_int8``: weights a quarter of the size, computed with activations that are
             scaled at each run; no calibration images. ``int8``, static: weights and activations,
             ranges measured on calibration images, the image read as it is (scale 1, zero point
-            -128).
+            -128). ``int16x8``, static too: activations of 16 bits, weights of 8, the image as it
+            is (scale 1, zero point 0). On a processor its kernels are plain loops, slower than
+            float32; it is for accelerators that compute in 16 bits. A tuple gives each stage its
+            own, first to last, such as ``("float32", "int8", "int8")``; the stage that reads a
+            carry converts it.
+        delegated_share: Of the operators of each stage, what XNNPACK must take at least when LiteRT
+            loads the program here; converting fails if it takes less.
     """
 
-    precision: Literal["float32", "float16", "dynamic_int8", "int8"] = "float32"
+    precision: StagePrecision | tuple[StagePrecision, ...] = "float32"
+    delegated_share: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.precision not in _TOLERANCES:
+        for precision in self._precisions:
+            if not isinstance(precision, str) or precision not in _TOLERANCES:
+                raise ExportError(
+                    f"LiteRT has no precision {precision!r}; expected one of "
+                    f"{', '.join(map(repr, _TOLERANCES))}, or a tuple with one for each stage"
+                )
+        if (
+            self._precisions != (self.precision,)
+            and len(set(self._precisions)) < _FEWEST_PRECISIONS
+        ):
             raise ExportError(
-                f"LiteRT has no precision {self.precision!r}; expected one of "
-                f"{', '.join(map(repr, _TOLERANCES))}"
+                f"LiteRT was given the precisions {self.precision!r}, which are all alike; pass "
+                f"{self._precisions[0]!r} alone"
             )
+        check_share(self.delegated_share)
+
+    @property
+    def _precisions(self) -> tuple[StagePrecision, ...]:
+        """One for all stages, or one for each."""
+        return self.precision if isinstance(self.precision, tuple) else (self.precision,)
 
     @property
     def runtime(self) -> Literal["litert"]:
@@ -69,8 +100,11 @@ class LiteRT(Target):
 
     @property
     def tolerance(self) -> float:
-        """1e-4 of the largest logit in float32, 5e-3 in float16; int8 is judged by its labels."""
-        return _TOLERANCES[self.precision]
+        """1e-4 of the largest logit in float32, 5e-3 in float16; of stages that differ, the larger.
+
+        The others are judged by their labels.
+        """
+        return max(map(_TOLERANCES.__getitem__, self._precisions))
 
     def convert(
         self,
@@ -80,8 +114,17 @@ class LiteRT(Target):
     ) -> ConvertedProgram:
         """Convert all stages into one file; see ``Target.convert``."""
         names = [f"stage_{index}" for index in range(len(stages))]
-        if self.precision == "int8":
-            chosen = choose_calibration_images("litert/int8", calibration_images)
+        mixed = isinstance(self.precision, tuple)
+        precisions = self._precisions if mixed else self._precisions * len(stages)
+        if len(precisions) != len(stages):
+            raise ExportError(
+                f"{self.name} has {len(precisions)} precisions and the network {len(stages)} "
+                "stages; give one precision per stage, or one for all"
+            )
+        static = not STATIC.keys().isdisjoint(precisions)
+        if static:
+            chosen = choose_calibration_images(self.name, calibration_images)
+        if precisions[0] in STATIC:
             stages = [quantizable_preprocess(stages[0]), *stages[1:]]
         signatures = {}
         for index, (name, stage, shapes) in enumerate(zip(names, stages, carries, strict=True)):
@@ -90,18 +133,31 @@ class LiteRT(Target):
                 ChannelLast(stage, keep=[0] if index == 0 else []), tuple(edges)
             )
         program = mend(convert_signatures(signatures))
+        if mixed:
+            program = name_by_stage(program)
         exporter = {name: version(name) for name in ("litert-torch", "torch")}
-        if self.precision == "int8":
-            program = quantize_stages(program, _samples(names, stages, chosen))
+        if static:
+            program = quantize_stages(program, _samples(names, stages, chosen), precisions)
         elif self.precision != "float32":
-            program = compress_weights(program, self.precision)
+            program = compress_weights(program, make_recipe(names, precisions))
         if self.precision != "float32":
             exporter["ai-edge-quantizer"] = version("ai-edge-quantizer")
+        if self.delegated_share:
+            for index, found in enumerate(delegations(program, names)):
+                require_share("LiteRT", found, index, self.delegated_share)
         return ConvertedProgram(
-            files={f"litert/{self.precision}.tflite": program},
+            files={f"{self.name.replace(',', '-')}.tflite": program},
             stages=read_stages(program, names),
             exporter=exporter,
         )
+
+    def for_stage(self, stage: int) -> LiteRT:
+        """In that stage's precision; see ``Target.for_stage``."""
+        return LiteRT(self.precision[stage]) if isinstance(self.precision, tuple) else self
+
+    def plain(self) -> LiteRT:
+        """In float32; see ``Target.plain``."""
+        return LiteRT()
 
     def describe(self, program: ConvertedProgram, card: Card) -> ConvertedProgram:
         """Add TensorFlow Lite's metadata; see ``Target.describe``."""
@@ -122,6 +178,12 @@ class LiteRT(Target):
                 runtime.start(image)
                 logits.append([runtime.run(stage) for stage in range(len(program.stages))])
         return np.array(logits, np.float32).transpose(1, 0, 2)
+
+    def footprint(self, program: ConvertedProgram) -> tuple[StageFootprint, ...]:
+        """Read the file's graphs, and load each in LiteRT; see ``Target.footprint``."""
+        (content,) = program.files.values()
+        names = [f"stage_{index}" for index in range(len(program.stages))]
+        return read_footprint(content, names)
 
 
 def _samples(

@@ -22,6 +22,7 @@
     ├── TrainingError (RuntimeError)      a network could not be trained
     ├── UnsupportedOperatorError (ValueError)  an operator the static transform has no rule for
     └── ExportError (RuntimeError)        a program could not be made
+        ├── ConversionError               a converter refused an operator; says which, and its layer
         └── ExportMismatchError           a program does not answer as the torch network does
 
 Each message says what was got, what was expected, and what to do.
@@ -29,10 +30,16 @@ Each message says what was got, what was expected, and what to do.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = [
     "BundleError",
     "CalibrationError",
     "ClosedError",
+    "ConversionError",
     "DataError",
     "DeadlineError",
     "DeviceError",
@@ -175,11 +182,19 @@ class InfeasibleBudgetError(OfframpError, ValueError):
 
     Attributes:
         smallest: The smallest reachable value of the limit that is out of reach, in its own unit.
+        architecture: What reaches it, where it was searched for.
     """
 
-    def __init__(self, message: str, *, smallest: float) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        smallest: float,
+        architecture: Mapping[str, str | int] | None = None,
+    ) -> None:
         super().__init__(message)
         self.smallest = smallest
+        self.architecture = architecture
 
 
 class TrainingError(OfframpError, RuntimeError):
@@ -202,6 +217,29 @@ class UnsupportedOperatorError(OfframpError, ValueError):
 
 class ExportError(OfframpError, RuntimeError):
     """A program could not be made from the stages."""
+
+
+class ConversionError(ExportError):
+    """A converter refused the stages.
+
+    Attributes:
+        stage: The stage with the operator that is refused; ``None`` if it was not found.
+        layer: The layer that calls it, by its name in the stage; empty for the stage itself.
+        operator: What torch calls it, such as ``aten.topk.default``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: int | None = None,
+        layer: str | None = None,
+        operator: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.layer = layer
+        self.operator = operator
 
 
 class ExportMismatchError(ExportError):

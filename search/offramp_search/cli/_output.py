@@ -16,9 +16,22 @@ __all__ = ["emit", "make_reporter"]
 
 def emit(as_json: bool, outcome: Outcome, lines: list[str]) -> None:
     """Print what a run comes to, as a table or as JSON."""
-    from offramp_search.pipeline import COLUMNS, as_figures, table_rows
+    from offramp_search.pipeline import (
+        CHECK_COLUMNS,
+        COLUMNS,
+        as_figures,
+        check_rows,
+        correction_line,
+        table_rows,
+    )
 
     def render() -> None:
+        checks = check_rows(outcome)
+        if checks:
+            console.table(CHECK_COLUMNS, checks)
+        correction = correction_line(outcome)
+        if correction is not None:
+            print(correction)
         console.table(COLUMNS, table_rows(outcome))
         for row in outcome.rows:
             print(f"{row.program}: {row.certificate.claim}")

@@ -127,6 +127,14 @@ def search(
         int, typer.Option(min=1, help="Cells before maps are halved (--space cell).")
     ] = 1,
     trials: Annotated[int, typer.Option(min=1, help="Architectures to try.")] = 50,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Search for so long instead, by the clock; --trials is then only what pnas and "
+            "ddpnas plan for.",
+            show_default=False,
+        ),
+    ] = None,
     architecture: Annotated[
         Path | None,
         typer.Option(
@@ -235,6 +243,7 @@ def search(
         cell_filters=cell_filters,
         cells_per_level=cells_per_level,
         trials=trials,
+        search_minutes=minutes,
         architecture=None if architecture is None else _read_architecture(architecture),
         mean_share=0.5 if no_budget else None,
         mean_ms=budget_mean_ms,

@@ -14,10 +14,18 @@ from offramp.errors import DeviceError
 from offramp.latency import Latency
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Measured", "TableFile", "digest", "read_table", "record_table", "write_table"]
+__all__ = [
+    "Measured",
+    "TableFile",
+    "digest",
+    "measured",
+    "read_table",
+    "record_table",
+    "write_table",
+]
 
 Sample = Annotated[float, Meta(ge=0.0)]
 
@@ -35,13 +43,14 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class TableFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table: what it was measured on and with, and the blocks by key."""
+    """A table: what it was measured on and with, blocks by key, and whole networks by stages."""
 
     format_version: Literal[1]
     device: dict[str, str]
     precision: Literal["float32", "int8"]
     threads: Annotated[int, Meta(ge=1)]
     blocks: dict[str, Measured]
+    networks: dict[str, tuple[Measured, ...]] = {}
 
 
 def digest(record: Mapping[str, str]) -> str:
@@ -75,6 +84,7 @@ def record_table(
     device: Mapping[str, str],
     precision: Literal["float32", "int8"] = "float32",
     threads: int = 1,
+    networks: Mapping[str, Sequence[Latency]] | None = None,
 ) -> Path:
     """Write a latency table of figures that were measured some other way.
 
@@ -84,14 +94,9 @@ def record_table(
         device: The record of the device.
         precision: The arithmetic of the blocks.
         threads: Threads the runtime was given.
+        networks: Key of a whole network -> each stage; see ``network_key``.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    blocks = {
-        key: Measured(
-            samples_ms=latency.samples_ms, warmup_runs=latency.warmup_runs, measured_at=now
-        )
-        for key, latency in latencies.items()
-    }
+    blocks = {key: measured(latency) for key, latency in latencies.items()}
     write_table(
         path,
         TableFile(
@@ -100,9 +105,19 @@ def record_table(
             precision=precision,
             threads=threads,
             blocks=blocks,
+            networks={
+                key: tuple(measured(stage) for stage in stages)
+                for key, stages in (networks or {}).items()
+            },
         ),
     )
     return path
+
+
+def measured(latency: Latency) -> Measured:
+    """What was measured just now."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Measured(samples_ms=latency.samples_ms, warmup_runs=latency.warmup_runs, measured_at=now)
 
 
 def write_table(path: Path, table: TableFile) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, Self, final
 
 import msgspec
@@ -12,12 +11,12 @@ from torch import nn
 from offramp.errors import DeviceError
 from offramp.latency import Latency, PredictedLatency
 from offramp_search._locks import exclusive
-from offramp_search.devices._file import Measured, TableFile, digest, read_table, write_table
+from offramp_search.devices._file import TableFile, digest, measured, read_table, write_table
 from offramp_search.devices._recorded import RecordedDevice
 from offramp_search.spaces import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from offramp_search.devices._base import Device
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CALL", "LatencyTable"]
 
 _BLOCKS_PER_PROGRAM = 64
+_BYTES_PER_PARAMETER = {"float32": 4, "int8": 1}
 
 
 @final
@@ -134,9 +134,23 @@ class LatencyTable:
                 f"the latency table {self._path} has no block {key!r}; call require() with it"
             ) from None
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the device is not at hand, so that nothing new can be measured."""
+        return isinstance(self._device, RecordedDevice)
+
+    def size_bytes(self, parameters: Iterable[int]) -> int:
+        """Size of so many parameters in the precision of the table."""
+        return sum(parameters) * _BYTES_PER_PARAMETER[self._content.precision]
+
     def knows(self, blocks: Iterable[Block]) -> bool:
         """Whether ``predict`` needs nothing measured."""
-        return {CALL.key, *(block.key for block in blocks)} <= self._content.blocks.keys()
+        return not self.missing(blocks)
+
+    def missing(self, blocks: Iterable[Block]) -> tuple[Block, ...]:
+        """What ``predict`` needs measured, each block once."""
+        wanted = {block.key: block for block in (CALL, *blocks)}
+        return tuple(block for key, block in wanted.items() if key not in self._content.blocks)
 
     def require(
         self, blocks: Iterable[Block], progress: Callable[[int, int], None] | None = None
@@ -153,7 +167,7 @@ class LatencyTable:
         wanted = {block.key: block for block in (CALL, *blocks)}
         if wanted.keys() <= self._content.blocks.keys():
             return
-        if isinstance(self._device, RecordedDevice):
+        if self.is_recorded:
             missing = sorted(wanted.keys() - self._content.blocks.keys())
             raise DeviceError(
                 f"the recorded table {self._path} lacks {len(missing)} blocks, {missing[0]!r} "
@@ -167,6 +181,52 @@ class LatencyTable:
                 self._measure(some)
                 if progress is not None:
                     progress(start + len(some), len(absent))
+
+    def network(self, key: str) -> tuple[Latency, ...] | None:
+        """What was measured of a whole network, stage by stage; ``None`` if nothing was."""
+        stages = self._content.networks.get(key)
+        return None if stages is None else tuple(stage.latency() for stage in stages)
+
+    def require_network(
+        self,
+        key: str,
+        make: Callable[[], Mapping[str, tuple[nn.Module, Sequence[tuple[int, ...]]]]],
+    ) -> tuple[Latency, ...]:
+        """Measure a whole network stage by stage, once, and keep it beside the blocks.
+
+        Args:
+            key: See ``network_key``.
+            make: Gives the stages as ``stages_as_blocks`` does, if they are to be measured.
+
+        Raises:
+            DeviceError: The device cannot be reached, or the network does not run there.
+        """
+        found = self.network(key)
+        if found is not None:
+            return found
+        if self.is_recorded:
+            raise DeviceError(
+                f"the recorded table {self._path} lacks the network {key!r}; measure it on the "
+                "device itself"
+            )
+        from offramp_export.blocks import convert_blocks
+
+        with exclusive(self._path.with_suffix(".lock")):
+            self._load()
+            found = self.network(key)
+            if found is not None:
+                return found
+            stages = make()
+            program = convert_blocks(stages, precision=self._content.precision)
+            taken = self._device.measure_signatures(
+                program, threads=self._content.threads, runs=self._runs
+            )
+            new = {key: tuple(measured(taken[name]) for name in stages)}
+            self._content = msgspec.structs.replace(
+                self._content, networks={**self._content.networks, **new}
+            )
+            write_table(self._path, self._content)
+        return tuple(taken[name] for name in stages)
 
     def predict(self, stages: Sequence[Collection[Block]]) -> tuple[PredictedLatency, ...]:
         """The latency that each stage adds: one call, and the bare work of its blocks.
@@ -231,16 +291,8 @@ class LatencyTable:
         latencies = self._device.measure_signatures(
             program, threads=self._content.threads, runs=self._runs
         )
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        measured = {
-            block.key: Measured(
-                samples_ms=latencies[name].samples_ms,
-                warmup_runs=latencies[name].warmup_runs,
-                measured_at=now,
-            )
-            for name, block in names.items()
-        }
+        blocks_measured = {block.key: measured(latencies[name]) for name, block in names.items()}
         self._content = msgspec.structs.replace(
-            self._content, blocks={**self._content.blocks, **measured}
+            self._content, blocks={**self._content.blocks, **blocks_measured}
         )
         write_table(self._path, self._content)

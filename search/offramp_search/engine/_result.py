@@ -29,6 +29,7 @@ class TrialResult:
         solution: Accuracy, mean latency and thresholds on the search-validation split.
         stage_ms: Predicted latency that each stage adds, in milliseconds.
         size_bytes: Size of the parameters in the precision of the latency table.
+        repeats: The trial that evaluated the same network before, if this one did not.
     """
 
     number: int
@@ -36,6 +37,7 @@ class TrialResult:
     solution: Solution
     stage_ms: tuple[float, ...]
     size_bytes: int
+    repeats: int | None = None
 
 
 @final
@@ -45,15 +47,17 @@ class SearchProgress:
 
     Attributes:
         done: Architectures evaluated.
-        trials: Architectures to evaluate.
+        trials: Architectures to evaluate; ``None`` if only time ends the search.
         refused: Proposals that made no valid network or cannot keep the budget.
         best: The best so far.
+        searched_s: Seconds the search has taken, those of earlier calls included.
     """
 
     done: int
-    trials: int
+    trials: int | None
     refused: int
     best: TrialResult | None
+    searched_s: float
 
 
 @final

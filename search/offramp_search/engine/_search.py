@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offramp_search._locks import exclusive
+from offramp_search.engine._feasible import find_feasible
 from offramp_search.engine._journal import open_study
 from offramp_search.engine._local import LocalEngine
 from offramp_search.engine._loop import Loop
@@ -37,8 +38,9 @@ def search(
     table: LatencyTable,
     budget: Budget,
     *,
-    trials: int,
+    trials: int | None,
     folder: Path,
+    minutes: float | None = None,
     seed: int = 0,
     signal: str = "max_probability",
     max_refusals: int = 500,
@@ -52,11 +54,12 @@ def search(
     split; then its thresholds are solved for the budget, and its score is the accuracy there. An
     architecture that is proposed again counts as a trial and costs nothing.
 
-    Everything is kept in ``folder`` as it happens (``journal.log``, ``search.json``, and at the
-    end ``result.json``). Calling again continues up to ``trials``; a trial whose process was
-    killed is taken up where it was left, and if it has ended its process three times it is given
-    up. Calls in several processes with one folder share the work; each returns when all trials
-    are done. The folder must be on a file system with locks.
+    Everything is kept in ``folder`` as it happens (``journal.log``, ``search.json``, ``answers``,
+    and at the end ``result.json``). Calling again continues up to ``trials`` or ``minutes``,
+    whichever comes first; the minutes of earlier calls count, the time between calls does not. A
+    trial whose process was killed is taken up where it was left, and if it has ended its process
+    three times it is given up. Calls in several processes with one folder share the work; each
+    returns when all trials are done. The folder must be on a file system with locks.
 
     Args:
         space: What may be built.
@@ -65,8 +68,11 @@ def search(
         evaluator: What gives an architecture its outputs.
         table: Where latencies are looked up, and measured if they are missing.
         budget: What is limited.
-        trials: Architectures to evaluate, those of an earlier call included.
+        trials: Architectures to evaluate, those of an earlier call included; ``None`` if
+            ``minutes`` end the search.
         folder: Where the search is kept; made if it is not there.
+        minutes: Wall-clock time, after which nothing more is proposed; what is being evaluated
+            then still counts.
         seed: Handed to the evaluator.
         signal: ``max_probability``, ``margin`` or ``entropy``.
         max_refusals: Proposals refused or given up in a row before the search stops.
@@ -79,18 +85,23 @@ def search(
 
     Returns:
         The best architecture and all others. There are fewer than ``trials`` if ``max_refusals``
-        proposals in a row were refused.
+        proposals in a row were refused, or the ``minutes`` were over.
 
     Raises:
-        InfeasibleBudgetError: ``max_refusals`` proposals were refused and none was not; says the
-            smallest reachable latency or size.
+        InfeasibleBudgetError: No architecture keeps the budget (see ``find_feasible``), which is
+            said before anything is evaluated; or ``max_refusals`` proposals in a row were refused
+            and none was not.
         ResumeError: The folder holds a search with other settings.
         DeviceError: A block cannot be measured.
     """
-    if trials < 1 or max_refusals < 1:
+    if (trials is not None and trials < 1) or max_refusals < 1:
         raise ValueError(
             f"trials and max_refusals must be at least 1, got {trials} and {max_refusals}"
         )
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be above 0, got {minutes}")
+    if trials is None and minutes is None:
+        raise ValueError("a search ends after trials or minutes; give one of them")
     folder.mkdir(parents=True, exist_ok=True)
     asking = folder / "asking.lock"
     with exclusive(asking):
@@ -107,6 +118,7 @@ def search(
                 extra=settings or {},
             ),
         )
+    find_feasible(space, table, budget)
     with (
         (engine or LocalEngine()).open(evaluator) as judge,
         open_study(folder / "journal.log", sampler) as study,
@@ -114,8 +126,9 @@ def search(
     ):
         Loop(
             study=study,
-            task=Task(space, judge, table, budget, seed, signal),
+            task=Task(space, judge, table, budget, seed, signal, folder),
             trials=trials,
+            minutes=minutes,
             max_refusals=max_refusals,
             asking=asking,
             worker=worker,

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 import numpy as np
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.trial import TrialState
 
 from offramp.errors import TrainingError
+from offramp_search.engine._answers import write_answers
 from offramp_search.engine._result import TrialResult
-from offramp_search.thresholds import Solution, solve
+from offramp_search.thresholds import Answers, Solution, solve_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from optuna.distributions import BaseDistribution
-    from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
     from offramp_search.budget import Budget
@@ -28,24 +28,18 @@ if TYPE_CHECKING:
     from offramp_search.spaces import Architecture, Space
 
 __all__ = [
-    "BOUND_MS",
     "REFUSAL",
-    "SIZE_BYTES",
-    "STAGE_MS",
     "Task",
     "decide",
     "result_of",
     "try_out",
 ]
 
-BOUND_MS = "bound_ms"
 REFUSAL = "refusal"
-SIZE_BYTES = "size_bytes"
-STAGE_MS = "stage_ms"
+_SIZE_BYTES = "size_bytes"
+_STAGE_MS = "stage_ms"
 _SOLUTION = "solution"
 _REPEATS = "repeats"
-
-_BYTES_PER_PARAMETER = {"float32": 4, "int8": 1}
 
 
 def decide(trial: Trial, decisions: Mapping[str, BaseDistribution]) -> Architecture:
@@ -79,6 +73,7 @@ class Task:
         budget: What is limited.
         seed: Handed to the evaluator.
         signal: ``max_probability``, ``margin`` or ``entropy``.
+        folder: Where what the exits answered is kept, to solve thresholds for other latencies.
     """
 
     space: Space
@@ -87,13 +82,25 @@ class Task:
     budget: Budget
     seed: int
     signal: str
+    folder: Path
 
 
-def try_out(study: Study, trial: Trial, architecture: Architecture, task: Task) -> float | None:
+def try_out(
+    trial: Trial,
+    architecture: Architecture,
+    task: Task,
+    twin: Callable[[Architecture], FrozenTrial | None],
+) -> float | None:
     """Refuse or evaluate an architecture, and note in the trial what it is worth.
 
     Of a refused one the constraints above zero say by how much, so that the sampler learns from
     it. The blocks of one that is valid and not too large are measured if the table lacks them.
+
+    Args:
+        trial: The proposal.
+        architecture: Its decisions.
+        task: How it is judged.
+        twin: Finds a trial that evaluated the same network.
 
     Returns:
         The score to tell the study, or ``None`` if it is refused.
@@ -102,23 +109,28 @@ def try_out(study: Study, trial: Trial, architecture: Architecture, task: Task) 
         LostEvaluationError: The processes that evaluated it died.
     """
     try:
-        return _judge(study, trial, architecture, task)
+        return _judge(trial, architecture, task, twin)
     except _RefusedError as refused:
         trial.set_user_attr(REFUSAL, str(refused))
         return None
 
 
-def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -> float:
+def _judge(
+    trial: Trial,
+    architecture: Architecture,
+    task: Task,
+    twin: Callable[[Architecture], FrozenTrial | None],
+) -> float:
     space, table, budget = task.space, task.table, task.budget
     refusal = space.refusal(architecture)
     _constrain(trial, "valid", -1.0 if refusal is None else 1.0)
     if refusal is not None:
         raise _RefusedError(refusal)
 
-    size_bytes = sum(space.parameters(architecture)) * _BYTES_PER_PARAMETER[table.precision]
-    trial.set_user_attr(SIZE_BYTES, size_bytes)
+    size_bytes = table.size_bytes(space.parameters(architecture))
+    trial.set_user_attr(_SIZE_BYTES, size_bytes)
     if budget.size_bytes is not None:
-        _constrain(trial, SIZE_BYTES, _excess(size_bytes, budget.size_bytes))
+        _constrain(trial, _SIZE_BYTES, _excess(size_bytes, budget.size_bytes))
         if size_bytes > budget.size_bytes:
             raise _RefusedError(f"{size_bytes} bytes are more than {budget.size_bytes}")
 
@@ -129,9 +141,7 @@ def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -
     if table.knows(blocks) or budget.allows(stage_ms, size_bytes):
         table.require(blocks)
         stage_ms = tuple(latency.ms for latency in table.predict(stages))
-        trial.set_user_attr(STAGE_MS, stage_ms)
-    else:
-        trial.set_user_attr(BOUND_MS, stage_ms)
+        trial.set_user_attr(_STAGE_MS, stage_ms)
     if budget.mean_ms is not None:
         _constrain(trial, "mean_ms", _excess(stage_ms[0], budget.mean_ms))
     if budget.worst_ms is not None:
@@ -140,9 +150,7 @@ def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -
         took = " + ".join(f"{ms:.4g}" for ms in stage_ms)
         raise _RefusedError(f"stages of {took} ms are too slow")
 
-    known = _find(
-        study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), space, architecture
-    )
+    known = twin(architecture)
     if known is not None:
         trial.set_user_attr(_REPEATS, known.number)
         solution = _solution_of(known)
@@ -155,9 +163,9 @@ def _judge(study: Study, trial: Trial, architecture: Architecture, task: Task) -
         if not np.isfinite(outputs.logits).all():
             _constrain(trial, "trained", 1.0)
             raise _RefusedError("its logits are not finite; train it longer or more gently")
-        solution = solve(
-            outputs.logits, outputs.labels, stage_ms, mean_ms=budget.mean_ms, signal=task.signal
-        )
+        answers = Answers.of(outputs.logits, outputs.labels, stage_ms, task.signal, None)
+        write_answers(task.folder, trial.number, answers)
+        solution = solve_answers(answers, mean_ms=budget.mean_ms, signal=task.signal)
     trial.set_user_attr(_SOLUTION, msgspec.to_builtins(solution))
     return solution.accuracy
 
@@ -168,8 +176,9 @@ def result_of(trial: FrozenTrial) -> TrialResult:
         number=trial.number,
         architecture=dict(trial.params),
         solution=_solution_of(trial),
-        stage_ms=tuple(trial.user_attrs[STAGE_MS]),
-        size_bytes=trial.user_attrs[SIZE_BYTES],
+        stage_ms=tuple(trial.user_attrs[_STAGE_MS]),
+        size_bytes=trial.user_attrs[_SIZE_BYTES],
+        repeats=trial.user_attrs.get(_REPEATS),
     )
 
 
@@ -191,11 +200,3 @@ class _RefusedError(Exception):
 def _excess(value: float, limit: float) -> float:
     """By which part of the limit it is exceeded; negative if it is kept."""
     return value / limit - 1
-
-
-def _find(
-    trials: Sequence[FrozenTrial], space: Space, architecture: Architecture
-) -> FrozenTrial | None:
-    """The first trial of the same network, whose outputs would be the same."""
-    form = space.canonical(architecture)
-    return next((trial for trial in trials if space.canonical(trial.params) == form), None)

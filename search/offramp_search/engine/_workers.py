@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from optuna.trial import Trial, TrialState
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-__all__ = ["MAX_STARTS", "claim", "is_orphan", "working"]
+__all__ = ["MAX_STARTS", "begun_at", "claim", "is_orphan", "working"]
 
 MAX_STARTS = 3
 """A trial whose process died this often is given up: it may be what killed it."""
 
 _WORKER = "worker"
 _STARTS = "starts"
+_TAKEN_UP = "taken_up"
 
 
 @contextmanager
@@ -46,6 +48,15 @@ def is_orphan(trial: FrozenTrial, workers: Path) -> bool:
     return worker is None or not is_held(workers / worker)
 
 
+def begun_at(trial: FrozenTrial) -> datetime:
+    """When the worker that a trial has, or had last, began with it; local time, as Optuna's is."""
+    taken_up = trial.user_attrs.get(_TAKEN_UP)
+    if taken_up is not None:
+        return datetime.fromisoformat(taken_up)
+    assert trial.datetime_start is not None
+    return trial.datetime_start
+
+
 def claim(study: Study, worker: Path, orphans: list[FrozenTrial]) -> Trial:
     """A trial to work on: one whose worker died, taken up where it was left, or a new one.
 
@@ -60,6 +71,7 @@ def claim(study: Study, worker: Path, orphans: list[FrozenTrial]) -> Trial:
             continue
         trial = Trial(study, orphan._trial_id)
         trial.set_user_attr(_STARTS, starts + 1)
+        trial.set_user_attr(_TAKEN_UP, datetime.now().isoformat())
         trial.set_user_attr(_WORKER, worker.name)
         return trial
     trial = study.ask()

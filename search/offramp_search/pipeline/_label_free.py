@@ -17,9 +17,10 @@ from offramp_search.objectives import Jigsaw, ObjectiveNetwork, make_objective
 from offramp_search.pipeline._context import Context, bind_data, load_splits
 from offramp_search.pipeline._relaxed_step import search_relaxed
 from offramp_search.pipeline._search_step import (
+    check_budget,
     make_budget,
     make_table,
-    measure_blocks,
+    measure_static,
     search_architecture,
 )
 from offramp_search.pipeline._supernet import random_architecture
@@ -51,6 +52,7 @@ def search_label_free(
     reporter: Reporter,
     labelled: bool,
     engine: Engine | None = None,
+    table: LatencyTable | None = None,
 ) -> Architecture:
     """Search with an objective that the images answer themselves.
 
@@ -65,11 +67,12 @@ def search_label_free(
         labelled: Whether ``settings.source`` is what the network is trained and certified on later.
             Its calibration and test images are then left alone.
         engine: Where architectures are evaluated; ``None`` is this process.
+        table: What the search goes by; ``None`` measures this machine.
 
     Raises:
         DataError: The images cannot be used.
         ResumeError: The folder holds a search with other settings or on other images.
-        InfeasibleBudgetError: No architecture keeps the budget.
+        InfeasibleBudgetError: No architecture keeps the budget; known before anything is trained.
     """
     settings.bind(folder)
     splits = load_splits(settings, cache) if labelled else _split(settings, cache)
@@ -91,20 +94,21 @@ def search_label_free(
             image_shape=context.image_shape,
             weights=None if settings.base_weights is None else Path(settings.base_weights),
         )
-    space = _space(context, base, settings.num_stages)
+    space = _space(context, base)
     objective = _objective(context, space)
-    table = make_table(context)
-    static_ms = _static_ms(_space(context, base, 1), table)
+    table = table or make_table(context)
+    static_ms = measure_static(context, base, table)
     budget = make_budget(context, static_ms)
-    reporter.say(f"static: {static_ms:.3f} ms by the latency table")
+    if static_ms is not None:
+        reporter.say(f"static: {static_ms:.3f} ms in {table.precision}")
+    check_budget(context, space, budget, table)
     if settings.method == "unnas":
-        measure_blocks(context, space, table)
         architecture = search_relaxed(context, space, objective, table, budget)
     else:
         evaluator = _evaluator(context, space, objective)
         architecture = search_architecture(
             context, space, budget, evaluator, table, engine, answers=settings.objective
-        ).best.architecture
+        ).result.best.architecture
     text = msgspec.json.encode(dict(architecture))
     write_atomically(found, msgspec.json.format(text, indent=2))
     return architecture
@@ -127,25 +131,18 @@ def _split(settings: Settings, cache: Path) -> Splits:
     )
 
 
-def _space(context: Context, base: Base, stages: int) -> StaticTransform:
+def _space(context: Context, base: Base) -> StaticTransform:
     settings = context.settings
     return StaticTransform(
         base.module,
         image_shape=context.image_shape,
         preprocess=base.preprocess,
-        num_stages=stages,
+        num_stages=settings.num_stages,
         groups=settings.groups,
         vector_width=settings.vector_width,
         tie=settings.tie,
         exit_grid=settings.exit_grid,
     )
-
-
-def _static_ms(space: StaticTransform, table: LatencyTable) -> float:
-    """What the base takes, as the sum of its blocks."""
-    stages = space.blocks(space.static_architecture())
-    table.require([block for stage in stages for block in stage])
-    return sum(latency.ms for latency in table.predict(stages))
 
 
 def _objective(context: Context, space: StaticTransform) -> Objective:

@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from offramp.bundle import Bundle, Certificate
-    from offramp.latency import Latency
     from offramp_search.budget import Budget
-    from offramp_search.engine import SearchResult
+    from offramp_search.engine import Confirmed
     from offramp_search.pipeline._measure import Measured
     from offramp_search.spaces import Architecture
 
@@ -135,9 +134,11 @@ class Outcome:
         static: The bundle of the static network.
         dynamic: The bundle to ship.
         budget: What was limited.
-        static_latency: Measured before the search, in the search's precision.
+        static_ms: What the static network takes by the latency table, in the search's precision;
+            ``None`` if a recorded table does not say.
         architecture: Of the network that ships.
-        found: The search's result; ``None`` if the architecture was given.
+        confirmed: The search's result, its winner measured whole; ``None`` if the architecture was
+            given.
         rows: One per program that runs here.
         curves: Per program the ``(mean_ms, accuracy)`` that other thresholds would give on the
             calibration images, at the measured latency.
@@ -146,9 +147,9 @@ class Outcome:
     static: Bundle
     dynamic: Bundle
     budget: Budget
-    static_latency: Latency
+    static_ms: float | None
     architecture: Architecture
-    found: SearchResult | None
+    confirmed: Confirmed | None
     rows: tuple[Row, ...]
     curves: Mapping[str, tuple[tuple[float, float], ...]]
 

@@ -7,16 +7,28 @@ from typing import TYPE_CHECKING, Any
 from offramp_search.report import Point, plot_tradeoff
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from offramp_search.engine import SearchResult
+    from offramp_search.engine import Confirmed
     from offramp_search.pipeline._measure import Measured
     from offramp_search.pipeline._outcome import Outcome, Row
 
-__all__ = ["COLUMNS", "as_figures", "plot_outcome", "table_rows"]
+__all__ = [
+    "CHECK_COLUMNS",
+    "COLUMNS",
+    "as_figures",
+    "check_rows",
+    "correction_line",
+    "plot_outcome",
+    "table_rows",
+]
 
 COLUMNS = ("program", "network", "accuracy", "mean ms", "median", "p90", "ratio", "exits")
 """Accuracy on the test split; the ratio of the mean to the static network's; who left where."""
+
+CHECK_COLUMNS = ("trial", "predicted ms", "measured ms", "off", "")
+"""Latency of each stage, from the latency table and of the whole network, before any training."""
 
 
 def table_rows(outcome: Outcome) -> list[tuple[str, ...]]:
@@ -30,6 +42,40 @@ def table_rows(outcome: Outcome) -> list[tuple[str, ...]]:
             rows.append(_cells(row.program, _smaller(share), measured, ratio, "-"))
         rows.append(_cells(row.program, "dynamic", row.dynamic, row.mean_ratio, shares))
     return rows
+
+
+def check_rows(outcome: Outcome) -> list[tuple[str, ...]]:
+    """Cells for ``CHECK_COLUMNS``: each architecture that was measured whole in the search."""
+    confirmed = outcome.confirmed
+    if confirmed is None:
+        return []
+    return [
+        (
+            "-" if check.trial is None else str(check.trial),
+            _stages(check.predicted_ms),
+            _stages(check.measured_ms),
+            f"{check.off:.0%}",
+            "chosen" if check is confirmed.chosen else "",
+        )
+        for check in confirmed.checks
+    ]
+
+
+def correction_line(outcome: Outcome) -> str | None:
+    """What predictions were multiplied with, or that the winner was not measured; else nothing."""
+    confirmed = outcome.confirmed
+    if confirmed is None:
+        return None
+    if confirmed.chosen is None:
+        return "the architecture was not measured whole: the recorded device does not know it"
+    if all(factor == 1 for factor in confirmed.correction):
+        return "predicted latencies were not corrected"
+    by = ", ".join(f"{factor:.3g}" for factor in confirmed.correction)
+    return f"predicted latencies were corrected, stage by stage, by factors of {by}"
+
+
+def _stages(stage_ms: Sequence[float]) -> str:
+    return " + ".join(f"{ms:.3f}" for ms in stage_ms)
 
 
 def _smaller(share: float) -> str:
@@ -56,9 +102,9 @@ def as_figures(outcome: Outcome) -> dict[str, Any]:
     """The raw figures behind the table; the times of single images stay in the run's folder."""
     return {
         "budget": outcome.budget,
-        "static_ms": outcome.static_latency.median_ms,
+        "static_ms": outcome.static_ms,
         "architecture": outcome.architecture,
-        "search": None if outcome.found is None else _search_figures(outcome.found),
+        "search": None if outcome.confirmed is None else _search_figures(outcome.confirmed),
         "multiply_adds": {
             "static": sum(stage.multiply_adds for stage in outcome.static.manifest.stages),
             "dynamic": [stage.multiply_adds for stage in outcome.dynamic.manifest.stages],
@@ -67,13 +113,25 @@ def as_figures(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _search_figures(found: SearchResult) -> dict[str, Any]:
+def _search_figures(confirmed: Confirmed) -> dict[str, Any]:
+    result, chosen = confirmed.result, confirmed.chosen
     return {
-        "trials": len(found.trials),
-        "refused": found.refused,
-        "predicted_stage_ms": found.best.stage_ms,
-        "search_accuracy": found.best.solution.accuracy,
-        "predicted_mean_ms": found.best.solution.mean_ms,
+        "trials": len(result.trials),
+        "refused": result.refused,
+        "stage_ms": result.best.stage_ms,
+        "search_accuracy": result.best.solution.accuracy,
+        "mean_ms": result.best.solution.mean_ms,
+        "predicted_stage_ms": None if chosen is None else chosen.predicted_ms,
+        "measured_stage_ms": None if chosen is None else chosen.measured_ms,
+        "correction": confirmed.correction,
+        "measured": [
+            {
+                "trial": check.trial,
+                "predicted_stage_ms": check.predicted_ms,
+                "measured_stage_ms": check.measured_ms,
+            }
+            for check in confirmed.checks
+        ],
     }
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
+import msgspec
 import numpy as np
 
+from offramp._files import write_atomically
 from offramp.errors import InfeasibleBudgetError
+from offramp_search.devices import network_key
+from offramp_search.engine import Check, corrected, measure_whole
 from offramp_search.pipeline._samplers import Limits
+from offramp_search.pipeline._search_step import describe_check
 from offramp_search.pipeline._supernet import random_architecture
 from offramp_search.relaxed import (
     AdditiveLatency,
@@ -20,6 +27,8 @@ from offramp_search.relaxed import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from offramp_search.budget import Budget
     from offramp_search.devices import LatencyTable
     from offramp_search.objectives import Objective
@@ -36,6 +45,7 @@ _LATENCY_WEIGHT = 0.3
 _REACH = 3.0
 _LEAST_STEP, _MOST_STEP = 1.5e-4, 0.1
 _SHARE_THAT_GOES_ON = 0.5
+_TIMED_STEPS = 4
 
 
 def search_relaxed(
@@ -47,21 +57,21 @@ def search_relaxed(
 ) -> Architecture:
     """The most probable architecture that keeps the budget, after DARTS; goes on where it was.
 
+    It is measured whole, and passed over if it breaks the budget then.
+
     Raises:
         InfeasibleBudgetError: None of the twenty thousand most probable ones keeps it.
     """
     settings, reporter = context.settings, context.reporter
     train = context.splits.train
-    shared = settings.shared_recipe
-    epochs = shared.epochs + 1  # the choices stay as they are in the first
-    batch_size = min(32, max(1, len(train) // 2))
-    steps = shared.epochs * (len(train) // 2 // batch_size)
-    recipe = RelaxedRecipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        choice_learning_rate=min(_MOST_STEP, max(_LEAST_STEP, _REACH / max(1, steps))),
-        latency_weight=_LATENCY_WEIGHT,
-    )
+    epochs = settings.shared_recipe.epochs + 1  # the choices stay as they are in the first
+    if settings.search_minutes is not None:
+        plan = _plan(context, space, objective, 60 * settings.search_minutes)
+        epochs = plan.epochs
+        order = np.random.default_rng([settings.seed, 4]).permutation(len(train))
+        train = train.take(order[: plan.images])
+        reporter.say(f"relaxed search: time for {epochs} passes over {len(train)} images")
+    recipe = _recipe(len(train), epochs)
     network = RelaxedObjectiveNetwork(space.relaxed(), objective, seed=settings.seed)
     latency = _fit_latency(space, table, budget, settings.seed)
     if latency is not None:
@@ -82,13 +92,17 @@ def search_relaxed(
         )
     limits = Limits(space, budget, table)
     closest = math.inf, math.inf
+    checks: list[Check] = []
     for rank, architecture in enumerate(
         islice(by_probability(space.decisions(), probabilities), _DERIVED)
     ):
         found = limits.tightest(architecture)
         if found[0] <= 1:
             table.require([block for stage in space.blocks(architecture) for block in stage])
-            found = limits.tightest(architecture)
+            found, check = _take(context, space, table, limits, architecture, checks)
+            if check is not None:
+                checks.append(check)
+                reporter.say(describe_check(check))
             if found[0] <= 1:
                 reporter.say(f"relaxed search: number {rank + 1} by probability keeps the budget")
                 return architecture
@@ -99,6 +113,85 @@ def search_relaxed(
         f"{share:.3g} times what is allowed; raise the limits, or use another --method",
         smallest=smallest,
     )
+
+
+def _take(
+    context: Context,
+    space: StaticTransform,
+    table: LatencyTable,
+    limits: Limits,
+    architecture: Architecture,
+    checks: Sequence[Check],
+) -> tuple[tuple[float, float], Check | None]:
+    """What an architecture takes: measured whole if its prediction, corrected, keeps the budget.
+
+    Predictions are corrected by the largest ratios seen, so that few networks are measured.
+    """
+    blocks = space.blocks(architecture)
+    predicted = tuple(stage.ms for stage in table.predict(blocks))
+    factors = corrected(checks, space.num_stages, max)
+    said = tuple(ms * by for ms, by in zip(predicted, factors, strict=True))
+    found = limits.tightest(architecture, said)
+    if found[0] > 1:
+        return found, None
+    measured = measure_whole(space, table, architecture, network_key(blocks), context.image_shape)
+    if measured is None:
+        return found, None
+    check = Check(None, dict(architecture), predicted, measured)
+    return limits.tightest(architecture, measured), check
+
+
+def _recipe(images: int, epochs: int) -> RelaxedRecipe:
+    batch_size = min(32, max(1, images // 2))
+    steps = (epochs - 1) * (images // 2 // batch_size)
+    return RelaxedRecipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        choice_learning_rate=min(_MOST_STEP, max(_LEAST_STEP, _REACH / max(1, steps))),
+        latency_weight=_LATENCY_WEIGHT,
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How many passes over how many images fit into the minutes of a search."""
+
+    epochs: int
+    images: int
+
+
+def _plan(context: Context, space: StaticTransform, objective: Objective, seconds: float) -> _Plan:
+    """What fits by the time of a few steps, which are taken once: a search goes on with its plan.
+
+    Passes over all images if there is time for two, of which the first leaves the choices alone;
+    otherwise two passes over as many as there is time for.
+    """
+    path = context.folder / "relaxed-plan.json"
+    if not path.exists():
+        train, seed = context.splits.train, context.settings.seed
+        batch_size = _recipe(len(train), 2).batch_size
+        steps = min(_TIMED_STEPS, len(train) // 2 // batch_size)
+        moments = [time.perf_counter()]
+        relax(
+            RelaxedObjectiveNetwork(space.relaxed(), objective, seed=seed),
+            space.decisions(),
+            train.take(np.arange(2 * steps * batch_size)),
+            transform=lambda images, drawn: objective.transform(images, drawn, train=True),
+            recipe=RelaxedRecipe(epochs=2, batch_size=batch_size),
+            seed=seed,
+            progress=lambda step, total: moments.append(time.perf_counter()),
+        )
+        taken = np.diff(moments)
+        # The first steps allocate, so the least disturbed one counts.
+        weights_s, both_s = float(taken[:steps].min()), float(taken[steps:].min())
+        all_steps = len(train) // 2 // batch_size
+        epochs = 1 + int((seconds / all_steps - weights_s) / both_s)
+        if epochs < 2:  # one for the weights alone, one for the choices
+            epochs, all_steps = 2, max(1, int(seconds / (weights_s + both_s)))
+        plan = _Plan(epochs, min(len(train), 2 * batch_size * all_steps))
+        write_atomically(path, msgspec.json.encode(plan))
+    return msgspec.json.decode(path.read_bytes(), type=_Plan)
 
 
 def _fit_latency(

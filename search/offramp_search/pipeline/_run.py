@@ -21,7 +21,13 @@ from offramp_search.pipeline._bundle_steps import (
 from offramp_search.pipeline._context import Context, bind_data, load_splits
 from offramp_search.pipeline._outcome import Outcome, make_rows
 from offramp_search.pipeline._reporter import Reporter
-from offramp_search.pipeline._search_step import make_budget, make_table, search_architecture
+from offramp_search.pipeline._search_step import (
+    check_budget,
+    make_budget,
+    make_table,
+    measure_static,
+    search_architecture,
+)
 from offramp_search.pipeline._smaller import Smaller, equally_accurate, make_smaller
 from offramp_search.pipeline._train_steps import (
     last_exit,
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from offramp_search.bases import Base
+    from offramp_search.devices import LatencyTable
     from offramp_search.engine import Engine
     from offramp_search.evaluators import Evaluator
     from offramp_search.pipeline._settings import Settings
@@ -52,6 +59,7 @@ def run_pipeline(
     cache: Path,
     reporter: Reporter | None = None,
     engine: Engine | None = None,
+    table: LatencyTable | None = None,
 ) -> Outcome:
     """Train, search, export, certify and measure.
 
@@ -64,12 +72,14 @@ def run_pipeline(
         cache: Where downloaded images are kept.
         reporter: Who is told how it goes.
         engine: Where architectures are evaluated; ``None`` is this process.
+        table: What the search goes by; ``None`` measures this machine. What is found is in any
+            case certified, and timed image by image, on this machine.
 
     Raises:
         DataError: The images cannot be used.
         TooFewImagesError: The calibration split is too small for the certificate.
         ResumeError: The folder holds a run with other settings or on other images.
-        InfeasibleBudgetError: No architecture keeps the budget.
+        InfeasibleBudgetError: No architecture keeps the budget; known before anything is trained.
     """
     reporter = reporter or Reporter()
     open_source(settings.source, folder_cache=cache)  # a misspelt one is refused before all else
@@ -87,19 +97,25 @@ def run_pipeline(
     )
 
     base = load_static(context)
+    space = _make_space(context, base)
     if settings.architecture is not None:
-        _check(settings.architecture, _make_space(context, base))
+        _check(settings.architecture, space)
+    table = table or make_table(context)
+    static_ms = measure_static(context, base, table)
+    budget = make_budget(context, static_ms)
+    took = "" if static_ms is None else f"static: {static_ms:.3f} ms in {table.precision}; "
+    reporter.say(f"{took}budget {_describe(budget)}")
+    if settings.architecture is None:
+        check_budget(context, space, budget, table)
+
     static = train_base(context, base)
-    counted = f"litert/{settings.latency_precision}"
     programs = measured_programs(context)
+    counted = f"litert/{settings.latency_precision}"
     static_bundle = export_once(
         context, "static", static, tuple(dict.fromkeys((counted, *programs)))
     )
-    static_bundle, (latency,) = record_latency(static_bundle, counted)
-    budget = make_budget(context, latency.median_ms)
-    reporter.say(f"static: {latency.median_ms:.3f} ms in {counted}; budget {_describe(budget)}")
-
-    space = _make_space(context, base)
+    static_bundle, _ = record_latency(static_bundle, counted)
+    space = _make_space(context, base)  # which begins with the weights the base has by now
     masked = None
     evaluator: Evaluator
     if isinstance(space, StaticTransform):
@@ -113,10 +129,10 @@ def run_pipeline(
             recipe=settings.shared_recipe,
             teacher=last_exit(static),
         )
-    found, architecture = None, settings.architecture
+    confirmed, architecture = None, settings.architecture
     if architecture is None:
-        found = search_architecture(context, space, budget, evaluator, make_table(context), engine)
-        architecture = found.best.architecture
+        confirmed = search_architecture(context, space, budget, evaluator, table, engine)
+        architecture = confirmed.result.best.architecture
     if isinstance(space, StaticTransform) and masked is not None:
         network = train_final(context, space, masked, architecture, static)
     else:
@@ -149,9 +165,9 @@ def run_pipeline(
         static=static_bundle,
         dynamic=dynamic_bundle,
         budget=budget,
-        static_latency=latency,
+        static_ms=static_ms,
         architecture=architecture,
-        found=found,
+        confirmed=confirmed,
         rows=rows,
         curves=curves,
     )

@@ -21,7 +21,7 @@ from offramp_search.samplers import (
 from offramp_search.spaces import ABSENT
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
@@ -37,7 +37,6 @@ Method = Literal["s2dnas", "pnas", "ddpnas", "evolution", "tpe", "nsga2", "rando
 _BEAM = 8
 _ROUNDS = 3
 _DRAWS = 200
-_BYTES_PER_PARAMETER = {"float32": 4, "int8": 1}
 _INVALID = 1e9
 
 
@@ -122,21 +121,23 @@ class Limits:
         share, _ = self.tightest(architecture)
         return share
 
-    def tightest(self, architecture: Architecture) -> tuple[float, float]:
-        """Of the limit that it takes most of, that share, and what it takes in the limit's unit."""
+    def tightest(
+        self, architecture: Architecture, stage_ms: Sequence[float] | None = None
+    ) -> tuple[float, float]:
+        """Of the limit that it takes most of, that share, and what it takes in the limit's unit.
+
+        Args:
+            architecture: Its decisions.
+            stage_ms: What each stage takes; by default what the latency table says at least.
+        """
         space, budget = self._space, self._budget
         if space.refusal(architecture) is not None:
             return _INVALID, math.inf
-        stage_ms = self._table.lower_bounds_ms(space.blocks(architecture))
-        size = sum(space.parameters(architecture)) * _BYTES_PER_PARAMETER[self._table.precision]
-        return max(
-            (0.0, 0.0) if limit is None else (value / limit, float(value))
-            for value, limit in (
-                (stage_ms[0], budget.mean_ms),
-                (math.fsum(stage_ms), budget.worst_ms),
-                (size, budget.size_bytes),
-            )
-        )
+        if stage_ms is None:
+            stage_ms = self._table.lower_bounds_ms(space.blocks(architecture))
+        size = self._table.size_bytes(space.parameters(architecture))
+        taken = [(limit.value(stage_ms, size), limit.at_most) for limit in budget.limits()]
+        return max((value / at_most, float(value)) for value, at_most in taken)
 
     def canonical(self, architecture: Architecture) -> Hashable:
         """Equal for architectures that are the same network."""

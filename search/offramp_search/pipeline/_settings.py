@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, final
 
@@ -50,6 +51,8 @@ class Settings:
         cell_filters: Of the cells of the first level.
         cells_per_level: Cells of stride one on each level.
         trials: Architectures to try.
+        search_minutes: Wall-clock time to search for instead; ``trials`` is then only what pnas and
+            ddpnas plan for. A search that was stopped goes on with the minutes it has left.
         architecture: Build this one instead of searching: decision name -> choice.
         mean_share: The budget's mean latency as a share of the static network's measured one;
             used when ``mean_ms`` is not given.
@@ -90,6 +93,7 @@ class Settings:
     cell_filters: int = 16
     cells_per_level: int = 1
     trials: int = 50
+    search_minutes: float | None = None
     architecture: dict[str, str | int] | None = None
     mean_share: float | None = 0.5
     mean_ms: float | None = None
@@ -111,6 +115,11 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.search_minutes is not None and not 0 < self.search_minutes < math.inf:
+            raise DataError(
+                f"a search takes some minutes, got {self.search_minutes}; give a number above 0, "
+                "or leave it out to search for a number of trials"
+            )
         if self.space == "cell" and self.smaller_shares:
             raise DataError(
                 "smaller static networks are cut from the base's layers, which the space of cells "

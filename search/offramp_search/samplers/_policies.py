@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Decision", "LSTMPolicy", "Policy", "TablePolicy"]
+__all__ = ["Decision", "LSTMPolicy", "Memory", "Policy", "TablePolicy"]
+
+Memory = tuple[Tensor, Tensor] | None
+"""What a policy keeps in mind of the decisions taken so far; nothing before it has read any."""
 
 
 @final
@@ -43,10 +46,12 @@ class Policy(ABC):
     """
 
     @abstractmethod
-    def probabilities(
-        self, before: Sequence[Decision], name: str, choices: int
-    ) -> NDArray[np.float64]:
-        """``(choices,)`` float64, given the decisions taken before this one."""
+    def read(self, memory: Memory, decision: Decision | None) -> Memory:
+        """Bear a decision in mind; ``None`` stands before the first one."""
+
+    @abstractmethod
+    def probabilities(self, memory: Memory, name: str, choices: int) -> NDArray[np.float64]:
+        """``(choices,)`` float64, given that all decisions before this one were read."""
 
     @abstractmethod
     def learn(self, taken: Sequence[Decision], advantage: float, entropy_weight: float) -> None:
@@ -69,9 +74,11 @@ class TablePolicy(Policy):
         self._learning_rate = learning_rate
         self._logits: dict[str, NDArray[np.float64]] = {}
 
-    def probabilities(
-        self, before: Sequence[Decision], name: str, choices: int
-    ) -> NDArray[np.float64]:
+    def read(self, memory: Memory, decision: Decision | None) -> Memory:
+        """Keep nothing in mind."""
+        return None
+
+    def probabilities(self, memory: Memory, name: str, choices: int) -> NDArray[np.float64]:
         """Softmax of the decision's own logits, whatever was decided before."""
         logits = self._logits.get(name, np.zeros(choices))
         exponentials = np.exp(logits - logits.max())
@@ -81,7 +88,7 @@ class TablePolicy(Policy):
     def learn(self, taken: Sequence[Decision], advantage: float, entropy_weight: float) -> None:
         """One step on every decision that was taken."""
         for decision in taken:
-            p = self.probabilities((), decision.name, decision.choices)
+            p = self.probabilities(None, decision.name, decision.choices)
             toward = np.eye(decision.choices)[decision.taken] - p
             logarithm = np.log(np.maximum(p, 1e-300))
             entropy = -(p * logarithm).sum()
@@ -131,18 +138,19 @@ class LSTMPolicy(Policy):
             self._cell = nn.LSTMCell(hidden, hidden)
         self._embeddings: dict[str, nn.Parameter] = {}
         self._heads: dict[str, nn.Parameter] = {}
+        self._new: list[nn.Parameter] = []
         self._optimizer = torch.optim.Adam(self._cell.parameters(), lr=learning_rate)
 
-    def probabilities(
-        self, before: Sequence[Decision], name: str, choices: int
-    ) -> NDArray[np.float64]:
-        """Softmax of this decision after the LSTM has read those before it."""
+    def read(self, memory: Memory, decision: Decision | None) -> Memory:
+        """One step of the LSTM."""
         with torch.no_grad():
-            state = None
-            for last in (None, *before):
-                state = self._step(last, state)
-            assert state is not None
-            logits = self._logits(state[0], name, choices)
+            return self._step(decision, memory)
+
+    def probabilities(self, memory: Memory, name: str, choices: int) -> NDArray[np.float64]:
+        """Softmax of this decision after the LSTM has read those before it."""
+        assert memory is not None
+        with torch.no_grad():
+            logits = self._logits(memory[0], name, choices)
             result: NDArray[np.float64] = logits.double().softmax(0).numpy()
         return result
 
@@ -157,6 +165,10 @@ class LSTMPolicy(Policy):
             gain = gain + advantage * log_p[decision.taken]
             gain = gain - entropy_weight * (log_p.exp() * log_p).sum()
             last = decision
+        if self._new:
+            # In one group, because adding one goes through all that are there.
+            self._optimizer.add_param_group({"params": self._new})
+            self._new = []
         if taken:
             self._optimizer.zero_grad()
             (-gain).backward()  # type: ignore[no-untyped-call]
@@ -166,9 +178,7 @@ class LSTMPolicy(Policy):
         """Weights and the optimiser's moments."""
         return copy.deepcopy(self)
 
-    def _step(
-        self, last: Decision | None, state: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, last: Decision | None, state: Memory) -> tuple[Tensor, Tensor]:
         if last is None:
             read = torch.zeros(self._hidden)
         else:
@@ -189,4 +199,4 @@ class LSTMPolicy(Policy):
         for table in (self._embeddings, self._heads):
             weights = torch.empty(choices, self._hidden).uniform_(-0.1, 0.1, generator=generator)
             table[name] = nn.Parameter(weights)
-            self._optimizer.add_param_group({"params": [table[name]]})
+            self._new.append(table[name])

@@ -6,6 +6,7 @@ import math
 import threading
 import weakref
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from optuna.samplers import BaseSampler
@@ -13,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from offramp_search.samplers._choices import choice, count, generator, index
-from offramp_search.samplers._policies import Decision, LSTMPolicy, Policy, TablePolicy
+from offramp_search.samplers._policies import Decision, LSTMPolicy, Memory, Policy, TablePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,15 @@ class _Controller:
 
     def copy(self) -> _Controller:
         return _Controller(self.policy.copy(), self.mean, self.spread)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """A trial that is being decided: by which controller, and what it has read so far."""
+
+    controller: _Controller
+    memory: Memory
+    decisions_read: int = 0
 
 
 @final
@@ -90,7 +100,7 @@ class ReinforceSampler(BaseSampler):
         # What was learnt from all trials up to the first that is not finished.
         self._prefix = self._new_controller()
         self._prefix_trials = 0
-        self._asked: dict[int, _Controller] = {}
+        self._asked: dict[int, _Walk] = {}
 
     def __str__(self) -> str:
         return (
@@ -113,7 +123,7 @@ class ReinforceSampler(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Fix the controller of this trial: what is known now, and nothing that finishes later."""
         with self._lock:
-            self._asked[trial.number] = self._replay(study)
+            self._asked[trial.number] = self._begin(study)
 
     def sample_independent(
         self,
@@ -125,10 +135,14 @@ class ReinforceSampler(BaseSampler):
         """Draw one decision from the policy."""
         with self._lock:
             if trial.number not in self._asked:
-                self._asked[trial.number] = self._replay(study)
-            controller = self._asked[trial.number]
+                self._asked[trial.number] = self._begin(study)
+            walk = self._asked[trial.number]
+        policy = walk.controller.policy
+        for decision in _decisions(trial, since=walk.decisions_read):
+            walk.memory = policy.read(walk.memory, decision)
+        walk.decisions_read = len(trial.params)
         choices = count(param_name, param_distribution)
-        p = controller.policy.probabilities(_decisions(trial), param_name, choices)
+        p = policy.probabilities(walk.memory, param_name, choices)
         rng = generator(self._seed, trial.number, param_name)
         return choice(param_distribution, int(rng.choice(choices, p=p / p.sum())))
 
@@ -147,6 +161,10 @@ class ReinforceSampler(BaseSampler):
         if self._policy == "table":
             return _Controller(TablePolicy(self._learning_rate))
         return _Controller(LSTMPolicy(self._learning_rate, self._seed))
+
+    def _begin(self, study: Study) -> _Walk:
+        controller = self._replay(study)
+        return _Walk(controller, controller.policy.read(None, None))
 
     def _replay(self, study: Study) -> _Controller:
         """The controller after all finished trials, in the order of their numbers.
@@ -194,13 +212,14 @@ class ReinforceSampler(BaseSampler):
         controller.policy.learn(taken, advantage, _ENTROPY_WEIGHT * len(taken))
 
 
-def _decisions(trial: FrozenTrial) -> list[Decision]:
-    """The decisions of a trial, in the order they were taken."""
+def _decisions(trial: FrozenTrial, since: int = 0) -> list[Decision]:
+    """The decisions of a trial but for the first ``since``, in the order they were taken."""
+    last = [*islice(reversed(trial.params.items()), len(trial.params) - since)]
     return [
         Decision(
             name,
             count(name, trial.distributions[name]),
             index(trial.distributions[name], value),
         )
-        for name, value in trial.params.items()
+        for name, value in reversed(last)
     ]

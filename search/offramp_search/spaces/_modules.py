@@ -15,7 +15,17 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Add", "Concatenate", "Multiply", "Normalise", "Pad", "Scalar", "Select", "SpatialSlice"]
+__all__ = [
+    "Add",
+    "Concatenate",
+    "Multiply",
+    "Normalise",
+    "Pad",
+    "Reorder",
+    "Scalar",
+    "Select",
+    "SpatialSlice",
+]
 
 
 @final
@@ -56,6 +66,23 @@ class Select(nn.Module):
     def extra_repr(self) -> str:
         """The ranges."""
         return f"{self.ranges}"
+
+
+@final
+class Reorder(nn.Module):
+    """Put all channels into another order.
+
+    Args:
+        order: For each output channel the input channel that it is.
+    """
+
+    def __init__(self, order: Sequence[int]) -> None:
+        super().__init__()
+        self.order = list(order)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reorder an ``(images, channels, ...)`` tensor."""
+        return x[:, self.order]
 
 
 @final

@@ -28,6 +28,7 @@ __all__ = [
     "Normalise",
     "Operator",
     "Pad",
+    "Reorder",
     "Scalar",
     "Select",
     "SpatialSlice",
@@ -179,6 +180,17 @@ class Select(msgspec.Struct, frozen=True, tag=True):
 
 
 @final
+class Reorder(msgspec.Struct, frozen=True, tag=True):
+    """All channels in another order."""
+
+    order: tuple[int, ...]
+
+    def module(self) -> nn.Module:
+        """The gathering; in a network of shared weights, never in a stage."""
+        return modules.Reorder(self.order)
+
+
+@final
 class Pad(msgspec.Struct, frozen=True, tag=True):
     """Constant columns, rows and channels around, in torch's order."""
 
@@ -270,6 +282,7 @@ Operator: TypeAlias = (
     | GlobalPool
     | SpatialSlice
     | Select
+    | Reorder
     | Pad
     | Flatten
     | Unflatten

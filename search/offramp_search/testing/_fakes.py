@@ -70,7 +70,9 @@ class FakeSpace(Space):
     """
 
     def __init__(self, units: int = 4) -> None:
-        self._units = units
+        self._decisions = {
+            f"unit_{unit}": CategoricalDistribution(_SHARES) for unit in range(units)
+        }
 
     @property
     def num_stages(self) -> int:
@@ -79,7 +81,7 @@ class FakeSpace(Space):
 
     def decisions(self) -> Mapping[str, BaseDistribution]:
         """One per unit."""
-        return {f"unit_{unit}": CategoricalDistribution(_SHARES) for unit in range(self._units)}
+        return self._decisions
 
     def refusal(self, architecture: Architecture) -> str | None:
         """The first unit must put something into stage 0."""
@@ -107,7 +109,7 @@ class FakeSpace(Space):
         )
 
     def _widths(self, architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        splits = [str(architecture[name]).split("-") for name in self.decisions()]
+        splits = [str(architecture[name]).split("-") for name in self._decisions]
         return tuple(int(first) for first, _ in splits), tuple(int(last) for _, last in splits)
 
 

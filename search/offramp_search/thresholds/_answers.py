@@ -91,7 +91,7 @@ class Answers:
             )
         if not all(math.isfinite(ms) and ms >= 0 for ms in stage_ms):
             raise DataError(f"stage latencies must be finite and not negative, got {stage_ms}")
-        return cls(
+        return cls.timed(
             signals=np.stack(
                 [
                     signal_values(probabilities(array[exit], scales[exit]), signal)
@@ -101,8 +101,18 @@ class Answers:
             if exits > 1
             else np.empty((0, array.shape[1])),
             correct=array.argmax(axis=2) == truth,
-            cumulative_ms=np.cumsum(np.asarray(stage_ms, dtype=np.float64)),
+            stage_ms=stage_ms,
         )
+
+    @classmethod
+    def timed(
+        cls,
+        signals: NDArray[np.float64],
+        correct: NDArray[np.bool_],
+        stage_ms: Sequence[float],
+    ) -> Answers:
+        """The answers of exits whose stages take so long."""
+        return cls(signals, correct, np.cumsum(np.asarray(stage_ms, dtype=np.float64)))
 
     @property
     def exits(self) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["Solution", "curve", "solve"]
+__all__ = ["Solution", "curve", "solve", "solve_answers"]
 
 # A mean of equal latencies may round up by a few units in the last place.
 _ROUNDING = 1 + 1e-12
@@ -80,6 +80,27 @@ def solve(
         InfeasibleBudgetError: Leaving at the first exit every time takes longer than the limit.
     """
     answers = Answers.of(logits, labels, stage_ms, signal, temperatures)
+    return solve_answers(answers, mean_ms=mean_ms, signal=signal, refine=refine)
+
+
+def solve_answers(
+    answers: Answers,
+    *,
+    mean_ms: float | None = None,
+    signal: str = "max_probability",
+    refine: bool = True,
+) -> Solution:
+    """What ``solve`` does, on signals that were taken from logits before.
+
+    Args:
+        answers: What every exit answers, and after how long.
+        mean_ms: The limit in milliseconds, or ``None`` for the best accuracy at any latency.
+        signal: The one that the answers were made with.
+        refine: Whether each exit may have a threshold of its own.
+
+    Raises:
+        InfeasibleBudgetError: Leaving at the first exit every time takes longer than the limit.
+    """
     limit = math.inf if mean_ms is None else mean_ms * _ROUNDING
     if answers.cumulative_ms[0] > limit:
         smallest = float(answers.cumulative_ms[0])

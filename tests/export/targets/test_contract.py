@@ -23,6 +23,21 @@ class TestLiteRTInt8(TargetContract):
         return _case(LiteRT("int8"))
 
 
+class TestLiteRTInt16x8(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(LiteRT("int16x8"))
+
+
+class TestLiteRTFloatThenInt8(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(LiteRT(("float32", "int8", "int8")))
+
+
+class TestLiteRTThreeWidths(TargetContract):
+    def case(self) -> TargetCase:
+        return _case(LiteRT(("int8", "int16x8", "float16")))
+
+
 class TestLiteRTFloat16(TargetContract):
     def case(self) -> TargetCase:
         return _case(LiteRT("float16"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from offramp.bundle import Quantization
 from offramp.errors import ExportError
 from offramp_export._edges import prepare_stages, run_stages, trace_edges
 from offramp_export._litert.flatbuffer import read_model, write_model
+from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.tree import opcodes
 from offramp_export.parity import compare, require_agreement
 from offramp_export.targets import LiteRT, parse_target
@@ -43,7 +46,7 @@ class _Reads(nn.Module):
         return (carry[11] - carry[1] + carry[13] - mean,)
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "int8", "int16x8"])
 def test_a_carry_keeps_its_order_and_scale_however_long(precision: str) -> None:
     stages = prepare_stages([_Many(), _Passes(), _Reads()])
     carries = trace_edges(stages, 16, 16).carries
@@ -53,13 +56,16 @@ def test_a_carry_keeps_its_order_and_scale_however_long(precision: str) -> None:
     mean = images.mean((1, 2), dtype=np.float32)
     got = target.run(program, images)
     # 12 x - 2 x, and 12 x - 2 x + 3 x - x.
-    atol = 1e-2 if precision == "float32" else 40.0
+    atol = 40.0 if precision == "int8" else 0.2 if precision == "int16x8" else 1e-2
     np.testing.assert_allclose(got[1], 10 * mean, atol=atol)
     np.testing.assert_allclose(got[2], 12 * mean, atol=atol)
     for stage, following in pairwise(program.stages):
         assert stage.outputs[1:] == following.inputs
-    if precision == "int8":
-        assert program.stages[0].inputs[0].quantization == Quantization(scale=1.0, zero_point=-128)
+    if precision != "float32":
+        # A step is a pixel value, so the image is stored without any rounding.
+        zero_point = -128 if precision == "int8" else 0
+        image = Quantization(scale=1.0, zero_point=zero_point)
+        assert program.stages[0].inputs[0].quantization == image
         scales = {tensor.quantization for tensor in program.stages[0].outputs[1:]}
         assert len(scales) > 6
 
@@ -124,6 +130,14 @@ def test_options_are_checked() -> None:
         LiteRT("int4")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="unknown target 'litert/int4'; expected one of litert"):
         parse_target("litert/int4")
+    with pytest.raises(ExportError, match=r"no precision 'int4'; .* or a tuple with one for each"):
+        parse_target("litert/int8,int4")
+    with pytest.raises(ExportError, match=r"no precision \['int8', 'float32'\]"):
+        LiteRT(["int8", "float32"])  # type: ignore[arg-type]
+    mixed = parse_target("litert/int8,float32")
+    assert (mixed.for_stage(0), mixed.for_stage(1)) == (LiteRT("int8"), LiteRT())
+    with pytest.raises(ExportError, match="which are all alike; pass 'int8' alone"):
+        LiteRT(("int8", "int8"))
 
 
 def test_channels_last_weights_make_the_same_program() -> None:
@@ -134,6 +148,50 @@ def test_channels_last_weights_make_the_same_program() -> None:
         carries = trace_edges(prepared, 16, 16).carries
         programs.append(LiteRT().convert(prepared, carries, None).files)
     assert programs[0] == programs[1]
+
+
+def test_with_activations_of_16_bits_only_the_weights_are_rounded() -> None:
+    """Its answers are those of the float program with the very weights that it holds."""
+    stages = prepare_stages(contract_stages())
+    carries = trace_edges(stages, 16, 16).carries
+    images = contract_images(12, seed=3)
+    target = LiteRT("int16x8")
+    program = target.convert(stages, carries, contract_images(40, seed=1))
+    alike = [quantizable_preprocess(stages[0]), *stages[1:]]
+    exact = LiteRT().convert(alike, carries, None)
+    (path, content), (rounded,) = next(iter(exact.files.items())), program.files.values()
+    model, answers = read_model(content), target.run(program, images)
+    changed = _copy_weights(read_model(rounded), model)
+    assert changed > 8
+    close = replace(exact, files={path: write_model(model)})
+    found = compare("rounded", answers, LiteRT().run(close, images), tolerance=1.0)
+    unlike = compare("exact", answers, LiteRT().run(exact, images), tolerance=1.0)
+    worst, other = (max(exit.difference for exit in parity.exits) for parity in (found, unlike))
+    assert worst < 1e-3
+    assert worst < other / 5
+
+
+def _copy_weights(rounded: Any, exact: Any) -> int:
+    """Put the int8 weights of one program, as numbers, into the float program; how many."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    changed = 0
+    for graph, float_graph in zip(rounded.subgraphs, exact.subgraphs, strict=True):
+        floats = {tensor.name: tensor for tensor in float_graph.tensors}
+        for tensor in graph.tensors:
+            data = rounded.buffers[tensor.buffer].data
+            if tensor.type != schema.TensorType.INT8 or data is None:
+                continue
+            into = exact.buffers[floats[tensor.name].buffer]
+            scales = np.asarray(tensor.quantization.scale, np.float32)
+            axis = tensor.quantization.quantizedDimension
+            shape = [len(scales) if place == axis else 1 for place in range(len(tensor.shape))]
+            stored = np.asarray(data, np.uint8).view(np.int8).reshape(tensor.shape)
+            real = (stored * scales.reshape(shape)).astype(np.float32)
+            assert real.nbytes == len(into.data)
+            into.data = np.frombuffer(real.tobytes(), np.uint8)
+            changed += 1
+    return changed
 
 
 def test_fewer_bits_are_fewer_bytes() -> None:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from offramp.bundle import InputSpec
 from offramp.runtimes import open_runtime
 from offramp_export import export
+from offramp_export._edges import prepare_stages, trace_edges
 from offramp_export._litert.flatbuffer import read_model
 from offramp_export._quiet import quiet
-from offramp_export.targets import CoreML, LiteRT
+from offramp_export.targets import Card, CoreML, ExecuTorch, LiteRT
+from offramp_export.targets._executorch_metadata import describe_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,6 +94,65 @@ def test_litert_metadata(branchy: list[nn.Module], tmp_path: Path, precision: st
         runtime.start(images[0])
         recorded = bundle.vectors().logits[f"litert/{precision}"][0, 0]
         np.testing.assert_allclose(runtime.run(0), recorded, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [ExecuTorch(), ExecuTorch("int8")])
+def test_executorch_metadata(branchy: list[nn.Module], tmp_path: Path, target: ExecuTorch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
+    bundle = export(
+        branchy,
+        images,
+        [target],
+        path=tmp_path / "bundle",
+        labels=LABELS,
+        calibration_images=images,
+        input_spec=InputSpec(height=8, width=8, resize="stretch"),
+    ).bundle
+    content = (tmp_path / "bundle" / f"{target.name}.pte").read_bytes()
+    with quiet():
+        from executorch.runtime import Runtime
+
+        program = Runtime.get().load_program(content)
+        said = {
+            name: program.load_method(name).execute([])
+            for name in program.method_names
+            if not name.startswith("stage_")
+        }
+    assert tuple(said.pop("get_labels")) == LABELS
+    values = {name: value for name, (value,) in said.items()}
+    assert "3 classes" in values.pop("get_description")
+    assert values.pop("get_author").startswith("offramp ")
+    assert values.pop("get_version") == bundle.manifest.provenance.created_by.split()[1]
+    assert values == {
+        "get_image_height": 8,
+        "get_image_width": 8,
+        "get_image_colour": "rgb",
+        "get_image_resize": "stretch",
+        "get_image_filter": "bilinear",
+    }
+    # The SDK runs the stages, and looks at nothing else.
+    with open_runtime(bundle, self_test="never") as runtime:
+        runtime.start(images[0])
+        recorded = bundle.vectors().logits[target.name][0, 0]
+        np.testing.assert_allclose(runtime.run(0), recorded, atol=1e-5)
+
+
+def test_describing_an_executorch_program_changes_nothing_else(branchy: list[nn.Module]) -> None:
+    """Taken apart and put together without a word more, the file is what it was."""
+    from executorch.exir._serialize import _program
+
+    stages = prepare_stages(branchy)
+    program = ExecuTorch().convert(stages, trace_edges(stages, 8, 8).carries, None)
+    (content,) = program.files.values()
+    card = Card.make(LABELS, 2, "me", "1", InputSpec(height=8, width=8))
+    described = describe_program(content, card)
+    assert described == describe_program(content, card)
+    file = _program.deserialize_pte_binary(described)
+    plans = [plan for plan in file.program.execution_plan if plan.name.startswith("stage_")]
+    assert len(plans) == 2
+    file.program.execution_plan = plans
+    again = _program.serialize_pte_binary(file, extract_delegate_segments=True)
+    assert bytes(again) == content
 
 
 def test_coreml_metadata(branchy: list[nn.Module], tmp_path: Path) -> None:

@@ -35,6 +35,14 @@ def _set(*keys: str | int, value: object) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def _mixed(*precisions: str) -> Callable[[Any], None]:
+    def change(manifest: Any) -> None:
+        _set("programs", 1, "precision", value="mixed")(manifest)
+        _set("programs", 1, "stage_precisions", value=list(precisions))(manifest)
+
+    return change
+
+
 FILE = ("programs", 0, "files", 0)
 TENSOR = ("programs", 1, "stages", 0)
 
@@ -117,6 +125,21 @@ TENSOR = ("programs", 1, "stages", 0)
         (
             _set("programs", 1, "precision", value="float32"),
             "'programs\\[1\\]' is 'litert/float32'",
+        ),
+        # A precision for each stage.
+        (
+            _set("programs", 1, "precision", value="mixed"),
+            r"\[1\].stage_precisions' is \(\), expected 3 precisions, one per stage and not all",
+        ),
+        (
+            _set("programs", 1, "stage_precisions", value=["int8", "int8", "float32"]),
+            r"stage_precisions' is \('int8', 'int8', 'float32'\), expected none for int8",
+        ),
+        (_mixed("int8", "float32"), "expected 3 precisions"),
+        (_mixed("int8", "int8", "int8"), "not all alike"),
+        (
+            _mixed("int8", "mixed", "float32"),
+            r"stage_precisions\[1\]' is 'mixed': expected one of 'dynamic_int8', 'float16'",
         ),
         # Sizes that no device has memory for.
         (_set("input", "height", value=2**14 + 1), "'input.height' is 16385, expected at most"),

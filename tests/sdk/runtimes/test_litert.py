@@ -16,7 +16,7 @@ import pytest
 from offramp.bundle import Bundle, ProgramStage, Quantization, TensorEntry
 from offramp.errors import BundleError, ProgramError
 from offramp.runtimes import LiteRTEngine, LiteRTRuntime, open_runtime
-from offramp.runtimes._edges import image_writer
+from offramp.runtimes._edges import image_writer, list_reader, logits_reader
 from offramp.runtimes._quiet import Said, capture_stderr
 
 if TYPE_CHECKING:
@@ -117,10 +117,18 @@ def test_threads(programs: Any) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "scale", "zero_point"),
-    [("int8", 1.0, -128), ("int8", 1.0, 0), ("int8", 0.7, 10), ("uint8", 1.0, 0), ("uint8", 2, 3)],
+    [
+        ("int8", 1.0, -128),
+        ("int8", 1.0, 0),
+        ("int8", 0.7, 10),
+        ("uint8", 1.0, 0),
+        ("uint8", 2, 3),
+        ("int16", 1.0, 0),
+        ("int16", 0.01, 0),
+    ],
 )
 def test_images_are_quantised_by_the_inputs_scale(
-    dtype: Literal["int8", "uint8"], scale: float, zero_point: int
+    dtype: Literal["int8", "int16", "uint8"], scale: float, zero_point: int
 ) -> None:
     bounds = np.iinfo(dtype)
     quantization = Quantization(scale=scale, zero_point=zero_point)
@@ -130,6 +138,21 @@ def test_images_are_quantised_by_the_inputs_scale(
     image_writer(entry, stored)(image)
     expected = np.clip(np.rint(image / scale) + zero_point, bounds.min, bounds.max)
     np.testing.assert_array_equal(stored, expected)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint8"])
+def test_logits_are_read_by_their_scale(dtype: Literal["int8", "int16", "uint8"]) -> None:
+    bounds = np.iinfo(dtype)
+    stored = np.array([[bounds.min, 3, 7, bounds.max]], dtype)
+    quantization = Quantization(scale=0.25, zero_point=3)
+    entry = TensorEntry(shape=(1, 4), dtype=dtype, quantization=quantization)
+    read, listed = logits_reader(stored, entry), list_reader(stored, entry)
+    first = read()
+    np.testing.assert_array_equal(first, (stored[0].astype(np.float64) - 3) / 4)
+    assert first.dtype == np.float32
+    assert listed() == first.tolist()
+    stored[0, 1] = 5
+    assert (read()[1], listed()[1], first[1]) == (0.5, 0.5, 0.0)
 
 
 def test_open_runtime(bundle: Bundle, programs: Any) -> None:

@@ -71,6 +71,17 @@ def test_logits_out_of_tolerance(entry: ProgramEntry, recorded: Vectors, off: fl
     assert isinstance(error, ProgramError)
 
 
+def test_a_tolerance_is_that_of_the_coarsest_stage_before_the_exit(entry: ProgramEntry) -> None:
+    logits = np.array([[2.0, -1.27]], np.float32)
+    mixed = replace(entry, precision="mixed", stage_precisions=("float32", "int8", "float32"))
+    assert mixed.name == "litert/float32,int8,float32"
+    found = [logits_tolerance(mixed, exit, logits) for exit in range(3)]
+    assert found == pytest.approx([2e-4, 8 / 127, 8 / 127], rel=1e-4)
+    swapped = replace(mixed, stage_precisions=("int16x8", "float32", "float16"))
+    found = [logits_tolerance(swapped, exit, logits) for exit in range(3)]
+    assert found == pytest.approx([2e-3, 2e-3, 2e-2])
+
+
 def test_images_beyond_the_limit_are_not_run(entry: ProgramEntry, recorded: Vectors) -> None:
     logits = recorded.logits[NAME].copy()
     logits[0, 16:] += 1

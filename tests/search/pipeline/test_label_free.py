@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from offramp_search.engine import read_result
 from offramp_search.pipeline import Reporter, Settings, search_label_free
 from offramp_search.training import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _BASE = """
@@ -83,3 +88,43 @@ def test_a_folder_of_photos_is_searched_and_not_twice(
     assert any("no label is looked at" in line for line in said)
     assert run() == found
     assert said[-1] == "architecture found in architecture.json"
+
+
+@pytest.mark.parametrize("method", ["evolution", "unnas"])
+def test_a_search_may_be_given_minutes_instead_of_trials(
+    settings: dict[str, Any], tmp_path: Path, method: Any
+) -> None:
+    seconds = 5.0
+    chosen = Settings(method=method, objective="rotation", search_minutes=seconds / 60, **settings)
+    steps: list[str] = []
+    times: dict[str, float] = {}
+
+    @contextmanager
+    def progress(step: str) -> Iterator[Any]:
+        steps.append(step)
+        began = time.monotonic()
+        yield lambda done, total: None
+        times[step] = time.monotonic() - began
+
+    def run() -> Any:
+        return search_label_free(
+            chosen,
+            tmp_path / "out",
+            cache=tmp_path / "cache",
+            reporter=Reporter(progress=progress),
+            labelled=False,
+        )
+
+    found = run()
+    if method == "unnas":
+        plan = json.loads((tmp_path / "out" / "relaxed-plan.json").read_text())
+        assert plan["epochs"] > settings["shared_recipe"].epochs + 1
+        # Planned from the time of a few steps: a machine that was busy then makes it shorter.
+        assert times["Relaxed search"] < 3 * seconds
+    else:
+        # Far more than the three it would otherwise try.
+        assert len(read_result(tmp_path / "out" / "search" / "result.json").trials) > 6
+        assert seconds <= times["Searching"] < 2 * seconds
+    done = len(steps)
+    assert run() == found
+    assert len(steps) == done

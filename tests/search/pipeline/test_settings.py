@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from offramp.errors import ResumeError
+from offramp.errors import DataError, ResumeError
 from offramp_search.demo import demo_settings
 from offramp_search.training import Recipe
 
@@ -33,6 +33,12 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(ResumeError, match=r"settings\.json is damaged"):
         settings.bind(tmp_path)
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_search_takes_some_minutes(minutes: float) -> None:
+    with pytest.raises(DataError, match="a search takes some minutes, got"):
+        replace(demo_settings("a"), search_minutes=minutes)
 
 
 def test_the_quick_demonstration_is_the_same_one_made_small() -> None:

@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from offramp_search.samplers import RandomSampler, ReinforceSampler, ReseededSampler
+from offramp_search.samplers._choices import index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -197,6 +198,25 @@ def test_failed_trials_teach_nothing() -> None:
 
     assert next_proposals(10) == without_the_failures()
     assert next_proposals(10) != next_proposals(0)
+
+
+@pytest.mark.parametrize("policy", ["table", "lstm"])
+def test_a_decision_costs_no_more_after_many(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is read once for the next one, and once to learn from."""
+    read = []
+
+    def counted(distribution: Any, value: object) -> int:
+        read.append(value)
+        return index(distribution, value)
+
+    monkeypatch.setattr("offramp_search.samplers._reinforce.index", counted)
+    study = optuna.create_study(sampler=ReinforceSampler(0, policy=policy), direction="maximize")
+    for trial in (study.ask(), study.ask()):
+        for at in range(50):
+            trial.suggest_categorical(f"decision {at}", ["a", "b", "c"])
+        study.tell(trial, 1.0)
+    study.ask()
+    assert len(read) == 2 * (49 + 50)
 
 
 @pytest.mark.parametrize("policy", ["table", "lstm"])

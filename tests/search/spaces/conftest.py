@@ -80,11 +80,56 @@ class MobileNet(nn.Module):
         return cast("Tensor", self.classifier(self.head(x)))
 
 
+@final
+class ShuffleNet(nn.Module):
+    """ShuffleNetV2: one half of the channels passes by, and a shuffle mixes the halves."""
+
+    def __init__(self, channels: int = 24, blocks: int = 3) -> None:
+        super().__init__()
+        half = channels // 2
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        )
+        self.shortcut = nn.Sequential(
+            *(nn.Conv2d(8, 8, 3, 2, 1, groups=8, bias=False), nn.BatchNorm2d(8)),
+            *(nn.Conv2d(8, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
+        )
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                *(nn.Conv2d(i, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
+                nn.Conv2d(half, half, 3, 1 + (i == 8), 1, groups=half, bias=False),
+                *(nn.BatchNorm2d(half), nn.Conv2d(half, half, 1, bias=False)),
+                *(nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
+            )
+            for i in (8, *(half,) * blocks)
+        )
+        self.last = nn.Sequential(
+            nn.Conv2d(channels, 20, 1, bias=False), nn.BatchNorm2d(20), nn.ReLU(inplace=True)
+        )
+        self.head = nn.Linear(20, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = self._shuffle(torch.cat([self.shortcut(x), self.branches[0](x)], dim=1))
+        for branch in self.branches[1:]:
+            passing, taken = x.chunk(2, dim=1)
+            x = self._shuffle(torch.cat([passing, branch(taken)], dim=1))
+        return cast("Tensor", self.head(self.last(x).mean((2, 3))))
+
+    @staticmethod
+    def _shuffle(x: Tensor) -> Tensor:
+        images, channels, height, width = x.shape
+        x = x.view(images, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+        return x.view(images, channels, height, width)
+
+
 def _base(name: str) -> nn.Module:
     if name == "densenet":
         return DenseNet()
     if name == "mobilenet":
         return MobileNet()
+    if name == "shufflenet":
+        return ShuffleNet()
     return load_base(name, num_classes=7, image_shape=SIZE).module
 
 

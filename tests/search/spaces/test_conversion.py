@@ -28,6 +28,14 @@ def _operators(program: bytes) -> Counter[str]:
     return Counter(names[codes[o.opcodeIndex]] for g in model.subgraphs for o in g.operators)
 
 
+def _shapes(program: bytes) -> list[tuple[int, ...]]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(program), 0))
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    return [() if tensor.shape is None else tuple(tensor.shape) for tensor in tensors]
+
+
 @pytest.mark.parametrize("name", ["vgg_small", "mobilenet"])
 def test_random_stages_convert_to_all_formats_and_agree(
     name: str,
@@ -51,6 +59,25 @@ def test_random_stages_convert_to_all_formats_and_agree(
     operators = _operators(file.read_bytes())
     assert operators["CONV_2D"] > 0
     assert not {"GATHER", "GATHER_ND", "SELECT", "SELECT_V2"} & operators.keys()
+
+
+def test_nothing_is_left_of_a_shuffle(
+    make_space: Callable[..., StaticTransform], rng: np.random.Generator, tmp_path: Path
+) -> None:
+    space = make_space("shufflenet", 2)
+    # The export compares every exit with torch, and raises where they differ.
+    result = export(
+        list(space.build(space.width_architecture([0.5])).stages),
+        rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8),
+        [LiteRT()],
+        path=tmp_path / "bundle",
+        labels=[str(i) for i in range(7)],
+    )
+    (file,) = (result.bundle.path / "litert").glob("*.tflite")
+    operators = _operators(file.read_bytes())
+    assert operators["CONCATENATION"] > 0
+    assert not {"GATHER", "GATHER_ND", "TRANSPOSE"} & operators.keys()
+    assert max(len(shape) for shape in _shapes(file.read_bytes())) <= 4
 
 
 def test_blocks_convert_without_transposes(make_space: Callable[..., StaticTransform]) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
@@ -10,6 +10,9 @@ from torch.nn import functional
 from offramp.errors import ShapeError, UnsupportedOperatorError
 from offramp_export.network import Preprocess
 from offramp_search.spaces import StaticTransform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def space(base: nn.Module, stages: int = 1) -> StaticTransform:
@@ -106,6 +109,13 @@ def test_the_base_is_left_in_its_mode() -> None:
     assert base.training
 
 
+class To(nn.Module):
+    """Features as a map of one pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(x.size(0), -1, 1, 1)
+
+
 class Twice(nn.Module):
     """Uses one block twice."""
 
@@ -115,6 +125,60 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return cast("Tensor", self.block(self.block(x)))
+
+
+class Shuffled(nn.Module):
+    """A shuffle between two convolutions, and halves that go different ways; in many spellings."""
+
+    def __init__(self, spelling: str, groups: int = 2) -> None:
+        super().__init__()
+        self.spelling, self.groups = spelling, groups
+        self.first, self.taken = nn.Conv2d(8, 8, 1), nn.Conv2d(4, 4, 3, padding=1)
+        self.module = nn.ChannelShuffle(groups)
+        self.apart = nn.Unflatten(1, (groups, 8 // groups))
+
+    def forward(self, x: Tensor) -> Tensor:
+        passing, taken = self.shuffle(self.first(x)).chunk(2, 1)
+        return self.shuffle(torch.cat([passing, self.taken(taken)], 1))
+
+    def shuffle(self, x: Tensor) -> Tensor:
+        images, channels, height, width = x.shape
+        each = channels // self.groups
+        grouped = x.view(images, self.groups, each, height, width)
+        spellings: dict[str, Callable[[], Tensor]] = {
+            "transpose": lambda: grouped.transpose(1, 2).contiguous().view(x.shape),
+            "permute": lambda: grouped.permute(0, 2, 1, 3, 4).reshape(x.shape),
+            "flatten": lambda: self.apart(x).transpose(2, 1).flatten(1, 2),
+            "module": lambda: cast("Tensor", self.module(x)),
+            "there_and_back": lambda: grouped.flatten(1, 2),
+        }
+        return spellings[self.spelling]()
+
+    def extra_repr(self) -> str:
+        return f"{self.spelling} {self.groups}"
+
+
+class Mixed(nn.Module):
+    """Brings channels into groups and does something else with them."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        grouped = x.view(x.size(0), 2, 4, 8, 8)
+        return {
+            "sum": lambda: grouped.sum(1),
+            "rows": lambda: grouped.transpose(2, 3).reshape(x.shape),
+            "relu": lambda: functional.relu(grouped).view(x.shape),
+        }[self.how]()
+
+
+@pytest.mark.parametrize("how", ["sum", "rows", "relu"])
+def test_channels_in_groups_can_only_be_transposed(how: str) -> None:
+    with pytest.raises(UnsupportedOperatorError, match="transposed and joined again") as caught:
+        space(Tail(Mixed(how), 4 if how == "sum" else 8))
+    assert caught.value.module_path == "middle"
 
 
 class Sliced(nn.Module):
@@ -157,6 +221,11 @@ def test_the_gate_of_squeeze_and_excitation_is_tied_to_what_it_gates() -> None:
     "middle",
     [
         Twice(),
+        *map(Shuffled, ("transpose", "permute", "flatten", "module", "there_and_back")),
+        *(Shuffled("transpose", 4), Shuffled("module", 4)),
+        nn.Sequential(nn.Conv2d(8, 8, 1, groups=2), nn.ChannelShuffle(2), nn.Conv2d(8, 8, 1)),
+        nn.Sequential(nn.ChannelShuffle(4), nn.Conv2d(8, 8, 1, groups=2), nn.ChannelShuffle(4)),
+        nn.Sequential(nn.AvgPool2d(4), nn.ChannelShuffle(2), nn.Flatten(1), nn.Linear(32, 8), To()),
         Sliced(),
         Gated(),
         nn.Hardtanh(0, 6),
@@ -181,6 +250,32 @@ def test_operators_keep_their_meaning(middle: nn.Module) -> None:
     masked.select(architecture)
     for ours, theirs in zip(halves.build(architecture)(image), masked(image), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_block_that_is_used_twice_is_cut_at_each_place_on_its_own() -> None:
+    base = Tail(Twice()).eval()
+    image = torch.rand(2, 8, 8, 3) * 255
+    made = space(base, stages=2)
+    assert list(made.decisions()) == ["stem", "middle.block.0", "middle_block_0_2"]
+    architecture = {"stem": "2+2", "middle.block.0": "1+3", "middle_block_0_2": "3+1"}
+    network, masked = made.build(architecture), made.masked().eval()
+    masked.select(architecture)
+    first, second = network.stages
+    before = network(image)
+    for ours, theirs in zip(before, masked(image), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    for parameter in second.parameters():
+        parameter.add_(1.0)
+    after = network(image)
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
+    # Each place has weights of its own from here on, which begin as the base's.
+    kernels = [m.weight for m in first.modules() if isinstance(m, nn.Conv2d)]
+    assert [tuple(kernel.shape[:2]) for kernel in kernels] == [(4, 3), (2, 4), (6, 2)]
+    shared = base.middle.block[0].weight  # type: ignore[union-attr, index]
+    torch.testing.assert_close(kernels[1], shared[:2, :4])
+    torch.testing.assert_close(kernels[2], shared[:6, :2])
 
 
 class InPlace(nn.Module):

@@ -13,13 +13,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from offramp_export.network import MultiStageNetwork, Preprocess
 from offramp_search.spaces import StaticTransform
+from offramp_search.spaces._modules import Reorder, Select
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from offramp_search.spaces import Architecture, MaskedNetwork
 
-NAMES = ("resnet20", "vgg_small", "mobilenet", "densenet", "vgg_small/4", "densenet/3")
+NAMES = (
+    *("resnet20", "vgg_small", "mobilenet", "densenet", "shufflenet"),
+    *("vgg_small/4", "densenet/3"),
+)
 
 every_network = pytest.mark.parametrize("name", NAMES)
 
@@ -239,6 +243,36 @@ def test_nothing_is_computed_that_no_exit_needs(
     network = space.build(architecture | {"features.11": "4+4"})
     assert "features_4" in dict(network.stages[0].named_children())
     assert "features_4" not in dict(network.stages[1].named_children())
+
+
+def test_a_shuffle_costs_a_few_ranges_and_gathers_nothing(
+    make_space: Callable[..., StaticTransform],
+    draw: Callable[[StaticTransform, np.random.Generator], Architecture],
+    rng: np.random.Generator,
+) -> None:
+    space = make_space("shufflenet", 2)
+    # Of 24 channels half pass by, a quarter passes by twice, and so on: at most log2(24) ranges;
+    # twice as many where an exit reads what one stage computed before the next one goes on.
+    corners = [space.width_architecture([0.5]), space.depth_architecture([0.5])]
+    for number, architecture in enumerate(corners + [draw(space, rng) for _ in range(20)]):
+        for stage in space.build(architecture).stages:
+            assert not any(isinstance(module, Reorder) for module in stage.modules())
+            selected = [len(m.ranges) for m in stage.modules() if isinstance(m, Select)]
+            assert max(selected, default=0) <= (5 if number < len(corners) else 10)
+
+
+def test_equal_shares_stay_equal_through_shuffles(
+    make_space: Callable[..., StaticTransform],
+) -> None:
+    space = make_space("shufflenet", 2)
+    network = space.build(space.width_architecture([0.5]))
+    first = network.stages[0]
+    for block in (1, 2, 3):
+        # It reads six of the twelve channels that the base's block reads, or nearly.
+        layer = first.get_submodule(f"branches_{block}_0")
+        assert isinstance(layer, nn.Conv2d)
+        assert 5 <= layer.in_channels <= 7
+        assert layer.out_channels in (5, 6, 7)
 
 
 def test_refusals_say_why(make_space: Callable[..., StaticTransform]) -> None:

@@ -38,7 +38,7 @@ _LARGEST_SIDE = 2**14
 _LARGEST_TENSOR_ELEMENTS = 2**28
 _OF_TIME = ("mean_latency", "tail_latency")
 _COMPARING = ("accuracy_drop", "class_drop", "disagreement", "early_exit_drop")
-_STORED_RANGE = {"int8": (-128, 127), "uint8": (0, 255)}
+_STORED_RANGE = {"int8": (-128, 127), "int16": (-(2**15), 2**15 - 1), "uint8": (0, 255)}
 
 
 def listed_files(manifest: Manifest) -> tuple[FileEntry, ...]:
@@ -138,6 +138,14 @@ def _check_stages(manifest: Manifest) -> None:
 def _check_program(manifest: Manifest, program: ProgramEntry, key: str) -> None:
     if len(program.stages) != len(manifest.stages):
         raise _fault(f"{key}.stages", len(program.stages), f"{len(manifest.stages)} stages")
+    mixed, precisions = program.precision == "mixed", program.stage_precisions
+    if len(precisions) != (len(manifest.stages) if mixed else 0) or len(set(precisions)) == 1:
+        expected = (
+            f"{len(manifest.stages)} precisions, one per stage and not all alike"
+            if mixed
+            else f"none for {program.precision}"
+        )
+        raise _fault(f"{key}.stage_precisions", precisions, expected)
     if program.runtime == "litert" and len(program.files) != 1:
         raise _fault(f"{key}.files", len(program.files), "one file, as LiteRT programs have")
     for name, tensor in _tensors(program, key):

@@ -38,6 +38,7 @@ Precision = Literal[
     "float32",
     "float16",
     "int8",
+    "int16x8",
     "dynamic_int8",
     "weight_int8",
     "palette8",
@@ -97,7 +98,7 @@ class TensorEntry(_Struct, frozen=True, kw_only=True):
     """One tensor at the edge of a program's stage, in the program's own layout."""
 
     shape: tuple[Count, ...]
-    dtype: Literal["float32", "float16", "int8", "uint8"]
+    dtype: Literal["float32", "float16", "int8", "int16", "uint8"]
     quantization: Quantization | None = None
 
 
@@ -121,30 +122,39 @@ class FileEntry(_Struct, frozen=True, kw_only=True):
 
 
 class ProgramEntry(_Struct, frozen=True, kw_only=True):
-    """One exported program: one runtime, one precision.
+    """One exported program: one runtime, one precision or one for each stage.
 
     Attributes:
         runtime: The engine that runs it.
         precision: How weights are kept and computed with. ``float32``. ``float16``: weights, and in
             Core ML the computation too. ``int8``: weights and activations, with scales fixed at
-            export. ``dynamic_int8``: weights, and activations with scales found at each run.
+            export. ``int16x8``: the same with activations of 16 bits and weights of 8.
+            ``dynamic_int8``: weights, and activations with scales found at each run.
             ``weight_int8``: weights alone. ``palette8``, ``palette6``, ``palette4``: each weight
-            one of 256, 64 or 16 values of its layer.
+            one of 256, 64 or 16 values of its layer. ``mixed``: each stage has its own.
+        stage_precisions: Of ``mixed``, the precision of each stage; not all alike. Empty otherwise.
         files: One file, or all files of a package folder.
         stages: One entry per stage.
         exporter: Versions of the packages that made it, and the options they were given.
     """
 
     runtime: Literal["litert", "executorch", "coreml"]
-    precision: Precision
+    precision: Literal[Precision, "mixed"]
+    stage_precisions: tuple[Precision, ...] = ()
     files: Annotated[tuple[FileEntry, ...], Meta(min_length=1)]
     stages: Annotated[tuple[ProgramStage, ...], Meta(min_length=1)]
     exporter: dict[str, str] = {}
 
     @property
     def name(self) -> str:
-        """``runtime/precision``, as users write it."""
-        return f"{self.runtime}/{self.precision}"
+        """``runtime/precision``, as users write it: ``litert/int8``, ``litert/float32,int8``."""
+        return f"{self.runtime}/{','.join(self.stage_precisions) or self.precision}"
+
+    def precision_of(self, stage: int) -> Precision:
+        """The precision of one stage."""
+        if self.precision == "mixed":
+            return self.stage_precisions[stage]
+        return self.precision
 
 
 CertificateKind = Literal[

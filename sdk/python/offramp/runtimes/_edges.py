@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from offramp.bundle import Quantization
 from offramp.errors import ProgramError, ShapeError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from offramp.bundle import ProgramStage, Quantization, TensorEntry
+    from offramp.bundle import ProgramStage, TensorEntry
 
 __all__ = [
     "Edge",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 _RELATIVE_SCALE_ERROR = 1e-6  # the manifest keeps decimal digits of a float32
+_LARGEST_PIXEL = 255
+_PIXELS = Quantization(scale=1.0, zero_point=0)  # a pixel is stored as what it is
 
 
 @final
@@ -116,9 +119,12 @@ def logits_reader(stored: NDArray[Any], entry: TensorEntry) -> Callable[[], NDAr
         A function that gives a new ``(classes,)`` array.
     """
     flat = stored.reshape(-1)
-    if entry.quantization is None:
+    quantization = entry.quantization
+    if quantization is None:
         return flat.copy if flat.dtype == np.float32 else lambda: flat.astype(np.float32)
-    table, bits = _table(flat.dtype, entry.quantization), flat.view(np.uint8)
+    if flat.itemsize > 1:  # too many values for a table
+        return lambda: _real(flat, quantization)
+    table, bits = _table(flat.dtype, quantization), flat.view(np.uint8)
     return lambda: table.take(bits)
 
 
@@ -133,12 +139,15 @@ def list_reader(stored: NDArray[Any], entry: TensorEntry) -> Callable[[], list[f
         A function that gives a new list of the same numbers.
     """
     flat = stored.reshape(-1)
-    if entry.quantization is None:
+    quantization = entry.quantization
+    if quantization is None:
         # A view of the memory does it in less code, but knows no half floats.
         floats: Any = flat.data if flat.dtype == np.float32 else flat
         read: Callable[[], list[float]] = floats.tolist
         return read
-    number_of = _table(flat.dtype, entry.quantization).tolist().__getitem__
+    if flat.itemsize > 1:
+        return lambda: _real(flat, quantization).tolist()
+    number_of = _table(flat.dtype, quantization).tolist().__getitem__
     bits = flat.view(np.uint8).data
     return lambda: [*map(number_of, bits)]
 
@@ -162,7 +171,11 @@ def steps_reader(stored: NDArray[Any], entry: TensorEntry) -> Callable[[], list[
 
 def _table(dtype: np.dtype[Any], quantization: Quantization) -> NDArray[np.float32]:
     """All 256 numbers there are, each at the place that the bits of its stored form spell."""
-    values: NDArray[np.float32] = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)
+    return _real(np.arange(256, dtype=np.uint8).view(dtype), quantization)
+
+
+def _real(stored: NDArray[Any], quantization: Quantization) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = stored.astype(np.float32)
     values -= np.float32(quantization.zero_point)
     values *= np.float32(quantization.scale)
     return values
@@ -194,13 +207,14 @@ def image_writer(entry: TensorEntry, into: NDArray[Any]) -> Callable[[NDArray[np
     Returns:
         A function of an image of that size, which it does not check.
     """
-    if entry.quantization is None:
+    bounds = None if entry.quantization is None else np.iinfo(entry.dtype)
+    if bounds is None or (entry.quantization == _PIXELS and bounds.max >= _LARGEST_PIXEL):
 
         def write(image: NDArray[np.uint8]) -> None:
             into[...] = image
 
         return write
-    bounds = np.iinfo(entry.dtype)
+    assert entry.quantization is not None
     stored = np.rint(np.arange(256) / entry.quantization.scale)
     stored += entry.quantization.zero_point
     table = stored.clip(bounds.min, bounds.max).astype(entry.dtype)

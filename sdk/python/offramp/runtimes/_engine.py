@@ -57,7 +57,7 @@ class Engine(ABC):
 
     @abstractmethod
     def edges(self) -> Mapping[str, StageEdges]:
-        """The edges of every signature or method, by its name.
+        """The edges of every signature, or method that is a stage, by its name.
 
         Raises:
             ProgramError: The program cannot be read.

@@ -69,10 +69,12 @@ class TorchEngine(Engine):
         return f"executorch {executorch_version()} (torch)"
 
     def edges(self) -> Mapping[str, StageEdges]:
-        """The edges of every method, by its name."""
+        """The edges of every stage's method, by its name."""
         found = {}
         with refusals("ExecuTorch", "read the program's methods"):
-            for name in self._program.method_names:
+            # Others, such as get_labels, return constants to apps, and are never run here.
+            names = [name for name in self._program.method_names if name.startswith("stage_")]
+            for name in sorted(names):
                 meta = self._program.metadata(name)
                 found[name] = StageEdges(
                     tuple(_edge(meta.input_tensor_meta(i)) for i in range(meta.num_inputs())),

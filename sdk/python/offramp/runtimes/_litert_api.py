@@ -34,7 +34,7 @@ __all__ = [
 PACKAGE = "ai-edge-litert"
 """What brings the engine."""
 
-DTYPES = {1: "float32", 3: "uint8", 9: "int8", 10: "float16"}
+DTYPES = {1: "float32", 3: "uint8", 7: "int16", 9: "int8", 10: "float16"}
 """LiteRT's element types that a bundle may hold -> numpy's names."""
 
 PROCESSOR = 1

@@ -36,6 +36,8 @@ _RELATIVE_TOLERANCE = {
     "float16": 1e-2,
     # A sum in another order may move an activation by a whole step, in any layer.
     "dynamic_int8": 2e-2,
+    # Sums of integers have no order; a step, which is 3e-5, may be rounded otherwise in any layer.
+    "int16x8": 1e-3,
     # Stored in fewer bits, computed in float16.
     "weight_int8": 1e-2,
     "palette8": 1e-2,
@@ -54,8 +56,9 @@ _SLACK = 1.0 + 1e-5
 def logits_tolerance(entry: ProgramEntry, exit: int, recorded: NDArray[np.float32]) -> float:
     """How far logits may be from the recorded ones on another machine.
 
-    1e-4 of the exit's largest recorded logit in float32, 1e-2 in float16 and where only weights are
-    compressed, 2e-2 in dynamic int8, and four quantisation steps of the exit's logits in int8.
+    1e-4 of the exit's largest recorded logit in float32, 1e-3 in int16x8, 1e-2 in float16 and where
+    only weights are compressed, 2e-2 in dynamic int8, and four quantisation steps of the exit's
+    logits in int8. Where stages differ, the largest of those that lead to the exit.
 
     Args:
         entry: The program.
@@ -63,10 +66,15 @@ def logits_tolerance(entry: ProgramEntry, exit: int, recorded: NDArray[np.float3
         recorded: ``(images, classes)`` float32, of that exit.
     """
     largest = float(np.abs(recorded).max())
-    if entry.precision != "int8":
-        return largest * _RELATIVE_TOLERANCE[entry.precision]
-    step = entry.stages[exit].outputs[0].quantization
-    return _INT8_STEPS * (largest / _STEPS if step is None else step.scale) * _SLACK
+    step, tensor = largest / _STEPS, entry.stages[exit].outputs[0]
+    if tensor.dtype == "int8" and tensor.quantization is not None:
+        step = tensor.quantization.scale
+    return max(
+        _INT8_STEPS * step * _SLACK
+        if precision == "int8"
+        else largest * _RELATIVE_TOLERANCE[precision]
+        for precision in map(entry.precision_of, range(exit + 1))
+    )
 
 
 @final

@@ -189,7 +189,7 @@ void offramp_close(void* handle) {
   delete static_cast<Program*>(handle);
 }
 
-// One line for each tensor at the edge of each method: method, "input" or "output", type, shape,
+// One line for each tensor at the edge of each stage's method: method, "input" or "output", type, shape,
 // order of the axes in memory; separated by tabs. Returns the length it takes, 0 on failure.
 size_t offramp_describe(void* handle, char* text, size_t capacity) {
   complaints.clear();
@@ -201,12 +201,15 @@ size_t offramp_describe(void* handle, char* text, size_t capacity) {
       fail("its methods could not be read", name.error());
       return 0;
     }
+    std::string method = name.get();
+    if (method.rfind("stage_", 0) != 0) {
+      continue;  // such as get_labels: it returns a constant to apps, and is never run here
+    }
     auto meta = program.method_meta(name.get());
     if (!meta.ok()) {
-      fail(std::string(name.get()) + " could not be read", meta.error());
+      fail(method + " could not be read", meta.error());
       return 0;
     }
-    std::string method = name.get();
     for (size_t input = 0; input < meta->num_inputs(); ++input) {
       lines += method + "\tinput\t" + described(meta->input_tensor_meta(input)) + "\n";
     }

@@ -13,7 +13,9 @@ from torch import Tensor, fx, nn
 
 from offramp.errors import ShapeError, UnsupportedOperatorError
 from offramp_search.spaces import _operators as op
+from offramp_search.spaces.static_transform._orders import find_fates, storage_orders
 from offramp_search.spaces.static_transform._rules import (
+    Arranged,
     Call,
     ChannelSliceRule,
     DenseRule,
@@ -23,11 +25,15 @@ from offramp_search.spaces.static_transform._rules import (
     Rule,
     SumRule,
     UnaryRule,
+    arrange,
     read_call,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from offramp_search.spaces.static_transform._orders import Fates
+    from offramp_search.spaces.static_transform._rules import Channels
 
 __all__ = ["IMAGE", "Graph", "Node", "read_graph"]
 
@@ -83,6 +89,16 @@ class Graph:
             for position, operand in enumerate(node.operands):
                 found[operand].append((index, position))
         return tuple(map(tuple, found))
+
+    @cached_property
+    def orders(self) -> tuple[Channels | None, ...]:
+        """For each node its channels as they are stored; ``None`` if in their own order."""
+        return storage_orders(self)
+
+    @cached_property
+    def fates(self) -> tuple[Fates, ...]:
+        """For each node the slices that each channel passes through."""
+        return find_fates(self)
 
     @property
     def classes(self) -> int:
@@ -191,11 +207,15 @@ class _Reader:
         ):
             self._values[node] = self._split(call, node)
             return
-        reading = read_call(call)
+        arranged = arrange(call)
+        if isinstance(arranged, Arranged):
+            self._values[node] = arranged
+            return
+        reading = arranged or read_call(call)
         if reading.rule is None:
             self._values[node] = reading.operands[0]
             return
-        kind = call.operator.split(".")[1].strip("_")
+        kind = "shuffle" if arranged else call.operator.split(".")[1].strip("_")
         name = call.path.replace(".", "_") if self._is_module(node) else f"{call.path}_{kind}"
         name = name.replace(".", "_").strip("_") or kind
         result = self._append(name, call.path, reading.rule, reading.operands, call.shape)

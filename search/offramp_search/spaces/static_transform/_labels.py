@@ -30,15 +30,17 @@ def counts(labels: bytes, stages: int) -> tuple[int, ...]:
 
 
 @lru_cache(_CACHED)
-def channels_of(labels: bytes, stage: int) -> tuple[int, ...]:
-    """The channels that one stage computes, in order."""
+def channels_of(labels: bytes, stage: int, order: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The channels that one stage computes, in the order they are stored; by default their own."""
+    if order is not None:
+        return tuple(channel for channel in order if labels[channel] == stage)
     return tuple(channel for channel, label in enumerate(labels) if label == stage)
 
 
 @lru_cache(_CACHED)
-def stored_by(labels: bytes, stage: int) -> tuple[int, ...]:
+def stored_by(labels: bytes, stage: int, order: tuple[int, ...] | None = None) -> tuple[int, ...]:
     """The channels that there are by the end of a stage, in the order they are stored."""
-    return tuple(c for earlier in range(stage + 1) for c in channels_of(labels, earlier))
+    return tuple(c for earlier in range(stage + 1) for c in channels_of(labels, earlier, order))
 
 
 def latest(first: bytes, *others: bytes) -> bytes:

@@ -52,6 +52,14 @@ class _Planner:
         self._exit()
         return self._steps
 
+    def _computed(self, index: int, stage: int) -> Channels:
+        """The channels of a node that one stage computes, as they are stored."""
+        return _labels.channels_of(self._labels[index], stage, self._graph.orders[index])
+
+    def _stored(self, index: int, stage: int) -> Channels:
+        """The channels of a node that there are by the end of a stage, as they are stored."""
+        return _labels.stored_by(self._labels[index], stage, self._graph.orders[index])
+
     def _emit(self, step: Step) -> None:
         self._steps.append(step)
         self.born[step.output] = self._stage
@@ -61,7 +69,7 @@ class _Planner:
         if node.rule is None:
             self._emit(Step("preprocess", op.Normalise(), (RAW_IMAGE,), output))
             return
-        channels = _labels.channels_of(self._labels[index], self._stage)
+        channels = self._computed(index, self._stage)
         inputs: list[Tensor] = []
         reads: list[Channels] = []
         for position, operand in enumerate(node.operands):
@@ -69,7 +77,7 @@ class _Planner:
             wanted = node.rule.wanted(position, channels)
             if wanted is None:
                 tensor = self._all(operand, self._stage)
-                wanted = _labels.stored_by(self._labels[operand], self._stage)
+                wanted = self._stored(operand, self._stage)
             elif wanted:
                 tensor = self._some(operand, wanted)
             reads.append(wanted)
@@ -84,7 +92,7 @@ class _Planner:
 
     def _exit(self) -> None:
         features = self._exits[self._stage]
-        read = _labels.stored_by(self._labels[features], self._stage)
+        read = self._stored(features, self._stage)
         tensor = self._all(features, self._stage)
         whole = self._graph.classifier.whole
         head = op.Linear(len(read), whole.outputs, whole.bias)
@@ -127,18 +135,18 @@ class _Planner:
     def _some(self, index: int, wanted: Channels) -> Tensor | None:
         """Channels of a node in the order wanted, or ``None`` if they are zeros."""
         labels = self._labels[index]
-        if wanted == _labels.channels_of(labels, self._stage):
+        if wanted == self._computed(index, self._stage):
             part = Part(index, self._stage, self._stage)
             return None if self._zeros(part) else self._resolve(part)
         present = sorted({labels[channel] for channel in wanted})
         part = Part(index, present[0], present[-1])
         if len(present) == 1:
-            stored = _labels.channels_of(labels, present[0])
+            stored = self._computed(index, present[0])
             if stored == wanted:
                 return None if self._zeros(part) else self._resolve(part)
             source: Tensor = self._resolve(part)
         else:
-            stored = _labels.stored_by(labels, present[-1])
+            stored = self._stored(index, present[-1])
             source = self._all(index, present[-1])
             if stored == wanted:
                 return source

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement, pairwise
 from typing import TYPE_CHECKING, final
 
+from offramp_search.spaces.static_transform._orders import spread
 from offramp_search.spaces.static_transform._rules import SumRule
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from offramp_search.spaces.static_transform._graph import Graph
 
 __all__ = ["Unit", "find_units"]
@@ -91,6 +94,8 @@ def find_units(
         channels = first.shape[0]
         grain = math.lcm(grains.get(top, 1), math.gcd(channels, vector_width))
         labels = _cuts(channels, grain, groups, stages)
+        if grains.get(top, 1) == 1:
+            labels = _spread(labels, spread(graph.fates[members[0]]))
         units.append(Unit(name, tuple(members), channels, labels))
     return tuple(units)
 
@@ -125,3 +130,12 @@ def _cuts(channels: int, grain: int, groups: int, stages: int) -> dict[str, byte
         )
         cuts["+".join(map(str, shares))] = labels
     return cuts
+
+
+def _spread(cuts: dict[str, bytes], order: Sequence[int]) -> dict[str, bytes]:
+    """The same cuts with the channels in another order."""
+    place = {channel: at for at, channel in enumerate(order)}
+    return {
+        choice: bytes(labels[place[channel]] for channel in range(len(labels)))
+        for choice, labels in cuts.items()
+    }

@@ -15,8 +15,10 @@ from offramp_search.spaces.static_transform._rules._moving import (
     PadRule,
 )
 from offramp_search.spaces.static_transform._rules._pointwise import SumRule, UnaryRule
+from offramp_search.spaces.static_transform._rules._shuffle import Arranged, ShuffleRule, arrange
 
 __all__ = [
+    "Arranged",
     "Call",
     "ChannelSliceRule",
     "Channels",
@@ -25,7 +27,9 @@ __all__ = [
     "Operand",
     "PadRule",
     "Rule",
+    "ShuffleRule",
     "SumRule",
     "UnaryRule",
+    "arrange",
     "read_call",
 ]

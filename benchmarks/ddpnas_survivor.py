@@ -1,0 +1,255 @@
+"""DDPNAS's survivor against five random architectures of the same training, on CIFAR-10.
+
+The survivor is what distribution pruning itself ends with, taken from the search that
+`search_cifar10.py` has left. It and five other random networks that can keep the same budget start
+from the same shared weights, and are trained for as many epochs by the same recipe. Thresholds are
+solved for the budget on one half of the test images, at the latency of the table, and accuracy is
+reported on the other half. The survivor passes if it is above the mean of the five.
+
+    .venv/bin/python benchmarks/search_cifar10.py --data CIFAR10_FOLDER --weights FILE
+    .venv/bin/python benchmarks/ddpnas_survivor.py --data CIFAR10_FOLDER --weights FILE
+
+Give both the same options. What is in `--folder` already is not done again. Meant to take 10
+minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import optuna
+import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from offramp._files import write_atomically
+from offramp.cli import console
+from offramp_search.bases import load_base
+from offramp_search.budget import Budget
+from offramp_search.data import ImageSet, take_stratified
+from offramp_search.devices import HostDevice, LatencyTable
+from offramp_search.evaluators import FineTune, fit_exits, recalibrate
+from offramp_search.pipeline import load_splits, random_architecture, static_network
+from offramp_search.report import Claim, write_result
+from offramp_search.samplers import DDPNASSampler
+from offramp_search.thresholds import solve
+from offramp_search.training import accuracies
+from offramp_search.weights import load_weights
+from search_cifar10 import COMMON, make_settings, make_space
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from offramp_export.network import MultiStageNetwork
+    from offramp_search.data import Splits
+    from offramp_search.pipeline import Settings
+    from offramp_search.spaces import Architecture, StaticTransform
+    from offramp_search.thresholds import Solution
+
+RESULT = Path(__file__).parent / "results" / "ddpnas_survivor.json"
+RANDOM = 5
+FITTING_IMAGES = 2_000
+
+
+def read_survivor(folder: Path, space: StaticTransform) -> Architecture:
+    """What the pruning of a search ended with."""
+    study = optuna.load_study(
+        study_name="search",
+        storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+    )
+    survivor = DDPNASSampler(0, space.decisions()).answer(study)
+    if survivor is None:
+        raise SystemExit(
+            f"the search in {folder} ended before one architecture was left; give "
+            "search_cifar10.py more --minutes"
+        )
+    return survivor
+
+
+def make_trainer(
+    settings: Settings, space: StaticTransform, splits: Splits, shared: Path
+) -> FineTune:
+    """Trains an architecture from the shared weights, and runs it on both halves."""
+    masked = space.masked()
+    base = load_base(
+        settings.base,
+        num_classes=len(splits.labels),
+        image_shape=splits.train.image_shape,
+        weights=Path(str(settings.base_weights)),
+    )
+    static = static_network(base).eval()
+
+    def teacher(images: Tensor) -> Tensor:
+        logits: tuple[Tensor, ...] = static(images)
+        return logits[-1]
+
+    def build(architecture: Architecture) -> MultiStageNetwork:
+        load_weights(masked, shared)
+        masked.eval().select(architecture)
+        images = take_stratified(splits.train, FITTING_IMAGES, seed=settings.seed)
+        recalibrate(masked, images.images)
+        for stage, one in enumerate(fit_exits(masked, images)):
+            masked.set_exit(stage, torch.from_numpy(one.weight), torch.from_numpy(one.bias))
+        return space.build(architecture, weights=masked)
+
+    halves = (splits.calibration, splits.test)
+    both = ImageSet(
+        np.concatenate([half.images for half in halves]),
+        np.concatenate([half.labels for half in halves]),
+    )
+    return FineTune(
+        build, train=splits.train, search=both, recipe=settings.final_recipe, teacher=teacher
+    )
+
+
+def answers(logits: NDArray[np.float32], solution: Solution) -> NDArray[np.int64]:
+    """``(images,)`` the exit that each image leaves at."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    confidence = (shifted / shifted.sum(axis=-1, keepdims=True)).max(axis=-1)
+    leaves = confidence >= np.array(solution.thresholds)[:, None]
+    leaves &= np.array(solution.enabled)[:, None]
+    exits: NDArray[np.int64] = leaves.argmax(axis=0)
+    return exits
+
+
+def judge(
+    architecture: Architecture,
+    trainer: FineTune,
+    table: LatencyTable,
+    space: StaticTransform,
+    splits: Splits,
+    mean_ms: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Train one architecture, and say how accurate it is within the budget."""
+    stage_ms = [latency.ms for latency in table.predict(space.blocks(architecture))]
+    outputs = trainer.evaluate(architecture, seed=seed)
+    cut = len(splits.calibration)
+    solution = solve(outputs.logits[:, :cut], outputs.labels[:cut], stage_ms, mean_ms=mean_ms)
+    logits, labels = outputs.logits[:, cut:], outputs.labels[cut:]
+    exits = answers(logits, solution)
+    right = logits[exits, np.arange(len(labels))].argmax(axis=-1) == labels
+    return {
+        "architecture": dict(architecture),
+        "stage_ms": stage_ms,
+        "accuracy": float(right.mean()),
+        "mean_ms": float(np.cumsum(stage_ms)[exits].mean()),
+        "exit_accuracies": accuracies(logits, labels),
+        "calibration_accuracy": solution.accuracy,
+    }
+
+
+def main() -> None:
+    """Train all, print and write the result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, default=Path("runs/search_cifar10"))
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--mean-share", type=float, default=0.6)
+    parser.add_argument("--train-images", type=int, default=20_000)
+    parser.add_argument("--calibration-images", type=int, default=5_000, help="at most")
+    parser.add_argument("--test-images", type=int, default=5_000, help="to report on, at most")
+    parser.add_argument("--groups", type=int, default=4, help="parts a layer is cut into, at most")
+    parser.add_argument("--shared-epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=2, help="of every architecture")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--result", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+
+    settings = make_settings(arguments)
+    splits = load_splits(settings, arguments.folder / "cache")
+    space = make_space(settings)
+    search = arguments.folder / "ddpnas" / "search"
+    survivor = read_survivor(search, space)
+    mean_ms = float(msgspec.json.decode((search / "search.json").read_bytes())["budget"]["mean_ms"])
+    budget = Budget(mean_ms=mean_ms)
+    table = LatencyTable(
+        arguments.folder / "ddpnas" / "latency",
+        HostDevice(),
+        precision="float32",
+        threads=1,
+        runs=settings.latency_runs,
+    )
+    trainer = make_trainer(
+        settings, space, splits, arguments.folder / COMMON / "shared.safetensors"
+    )
+    kept = arguments.folder / "survivor" / f"{settings.final_recipe.epochs}-epochs"
+    kept.mkdir(parents=True, exist_ok=True)
+
+    chosen = {"survivor": survivor}
+    networks = {space.canonical(survivor)}  # different decisions may be one network
+    generator = np.random.default_rng([arguments.seed, 5])
+    while len(chosen) <= RANDOM:
+        architecture = random_architecture(space, generator)
+        if space.canonical(architecture) in networks:
+            continue
+        stages = space.blocks(architecture)
+        table.require([block for stage in stages for block in stage])
+        if budget.allows([latency.ms for latency in table.predict(stages)], 0):
+            chosen[f"random {len(chosen)}"] = architecture
+            networks.add(space.canonical(architecture))
+    rows: dict[str, dict[str, Any]] = {}
+    for name, architecture in chosen.items():
+        path = kept / f"{name.replace(' ', '-')}.json"
+        if not path.exists():
+            row = judge(architecture, trainer, table, space, splits, mean_ms, arguments.seed)
+            write_atomically(path, msgspec.json.encode(row))
+        rows[name] = msgspec.json.decode(path.read_bytes())
+    console.table(
+        ("architecture", "accuracy", "predicted mean ms", "each exit"),
+        [
+            (
+                name,
+                f"{row['accuracy']:.2%}",
+                f"{row['mean_ms']:.3f}",
+                " ".join(f"{share:.2%}" for share in row["exit_accuracies"]),
+            )
+            for name, row in rows.items()
+        ],
+    )
+    others = [row["accuracy"] for name, row in rows.items() if name != "survivor"]
+    ahead = rows["survivor"]["accuracy"] - float(np.mean(others))
+    write_result(
+        arguments.result,
+        purpose="DDPNAS's survivor against random architectures of the same training, CIFAR-10",
+        # Where the data lie says nothing about the result.
+        command=[
+            *("ddpnas_survivor.py", "--data", "CIFAR10_FOLDER"),
+            *("--weights", arguments.weights.name, "--minutes", str(arguments.minutes)),
+            *("--mean-share", str(arguments.mean_share)),
+            *("--train-images", str(arguments.train_images)),
+            *("--calibration-images", str(arguments.calibration_images)),
+            *("--test-images", str(arguments.test_images)),
+            *("--groups", str(arguments.groups)),
+            *("--shared-epochs", str(arguments.shared_epochs)),
+            *("--epochs", str(arguments.epochs), "--seed", str(arguments.seed)),
+        ],
+        claims=[
+            Claim(
+                f"accuracy of the survivor less the mean of {RANDOM} random architectures, within "
+                "one budget, on the reported half",
+                ahead,
+                0.0,
+                ahead > 0,
+            ),
+            Claim(
+                "random architectures that the survivor is better than",
+                float(sum(rows["survivor"]["accuracy"] > other for other in others)),
+                None,
+                True,
+            ),
+        ],
+        figures={"budget_mean_ms": mean_ms, "architectures": rows},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What a converter refuses is named: the stage, the layer in it, the operator, and what to do."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from offramp.errors import ConversionError
+from offramp_export import Preprocess, export
+from offramp_export.targets import CoreML, ExecuTorch, LiteRT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from offramp_export.targets import Target
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+
+
+class _First(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocess = Preprocess()
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.exit = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.relu(self.layer(self.preprocess(image)))
+        return self.exit(x), x
+
+
+class _Spectrum(nn.Module):
+    """The eigenvalues of every channel, which none of the converters knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        values: Tensor = torch.linalg.eigvalsh(x + x.transpose(2, 3))
+        return values
+
+
+class _Last(nn.Module):
+    def __init__(self, odd: nn.Module, features: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), odd)
+        self.exit = nn.Linear(features, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.exit(torch.flatten(self.body(x), 1)),)
+
+
+def _refused(target: Target, odd: nn.Module, features: int, path: Path) -> ConversionError:
+    stages = [_First(), _Last(odd, features)]
+    try:
+        export(
+            stages,
+            IMAGES,
+            [target],
+            path=path / "bundle",
+            labels=("ant", "bee", "cow"),
+            calibration_images=IMAGES,
+        )
+    except ConversionError as error:
+        assert not (path / "bundle").exists()
+        refused = error.with_traceback(None)
+        refused.__cause__ = refused.__context__ = None
+    else:
+        pytest.fail("nothing was refused")
+    # What coremltools was at work on is freed here, with a warning of its own.
+    gc.collect()
+    return refused
+
+
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")
+@pytest.mark.parametrize("target", [LiteRT("int8"), ExecuTorch(), CoreML()])
+def test_the_layer_and_the_operator_are_named(target: Target, tmp_path: Path) -> None:
+    error = _refused(target, _Spectrum(), 32, tmp_path)
+    assert (error.stage, error.layer) == (1, "body.2")
+    assert error.operator == "aten.linalg_eigvalsh.default"
+    name = {"litert": "LiteRT", "executorch": "ExecuTorch", "coreml": "Core ML"}[target.runtime]
+    said = str(error)
+    assert said.startswith(f"{name}'s converter refused ")
+    assert "replace the operator it names, or leave" in said
+    assert said.endswith(
+        "what it refuses is aten.linalg_eigvalsh.default in layer 'body.2' of stage 1"
+    )
+    assert "\n" not in said
+
+
+def test_what_to_write_instead_is_said_where_it_is_known(tmp_path: Path) -> None:
+    error = _refused(LiteRT(), nn.AdaptiveMaxPool2d(1), 4, tmp_path)
+    assert (error.stage, error.layer) == (1, "body.2")
+    assert str(error).endswith(
+        "in layer 'body.2' of stage 1: write x.amax((2, 3)) for its "
+        "maximum, or a MaxPool2d of fixed size"
+    )
