@@ -70,6 +70,7 @@ PROGRAMS = ("litert/float32", "litert/int8")
 CHANCE = 0.1
 
 _ARCHITECTURES_AHEAD = 400
+_PLANNED_SHARE = 0.8
 
 
 def make_settings(arguments: argparse.Namespace) -> Settings:
@@ -335,10 +336,12 @@ def main() -> None:
             prepare(common, folder / "label-free", ("latency",))
         own = settings if method == "unnas" else replace(settings, method=method)
         if method in ("pnas", "ddpnas"):
-            # Their plans are made for as many architectures as random search had time for.
+            # They plan for fewer architectures than random search had time for, so that they come
+            # to the end of their plans; with the rest of their minutes they look around.
             confirmed = outcomes["random"].confirmed
             assert confirmed is not None
-            own = replace(own, trials=len(confirmed.result.trials))
+            planned = int(_PLANNED_SHARE * len(confirmed.result.trials))
+            own = replace(own, trials=max(1, planned))
         kept = folder / "search-seconds.txt"
         searching = not (folder / "dynamic.bundle").exists()
         outcomes[method] = run_method(

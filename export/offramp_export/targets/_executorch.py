@@ -111,6 +111,10 @@ class ExecuTorch(Target):
                     exported,
                     partitioner=[XnnpackPartitioner()] if self.kernels == "xnnpack" else [],
                 )
+                # The next step turns what is left into operators of another name.
+                delegation = tuple(
+                    read_delegation(lowered.exported_program(name)) for name in exported
+                )
                 # Only here is an operator found that ExecuTorch has no kernel for.
                 content = bytes(lowered.to_executorch().buffer)
             except Exception as error:
@@ -118,7 +122,6 @@ class ExecuTorch(Target):
                     f"ExecuTorch's converter refused the stages: {first_line(error)}; replace the "
                     "operator it names, or leave ExecuTorch out of the targets"
                 ) from error
-            delegation = tuple(read_delegation(lowered.exported_program(name)) for name in exported)
             for index, found in enumerate(delegation if self.kernels == "xnnpack" else ()):
                 require_delegation(found, index, self.delegated_share)
         return ConvertedProgram(
