@@ -39,12 +39,14 @@ def read_footprint(
 
     Args:
         content: The file.
-        delegation: What XNNPACK took of each.
+        delegation: What XNNPACK took of each stage.
     """
     # The only reader there is; it is internal, and the extra admits one minor version of it.
     file = require("executorch.exir._serialize._program").deserialize_pte_binary(content)
     program = file.program
-    plans = sorted(program.execution_plan, key=lambda plan: int(plan.name.removeprefix("stage_")))
+    # Beside the stages there may be methods that only return constants.
+    by_name = {plan.name: plan for plan in program.execution_plan}
+    plans = [by_name[f"stage_{stage}"] for stage in range(len(delegation))]
     named = file.named_data
     sizes = {
         key: len(named.buffers[entry.buffer_index])
