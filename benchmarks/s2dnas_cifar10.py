@@ -56,6 +56,7 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         num_stages=STAGES,
         groups=4,
         tie=True,
+        exit_grid=4,
         trials=arguments.trials,
         mean_share=arguments.mean_share,
         search_images=3_000,

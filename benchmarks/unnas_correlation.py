@@ -196,8 +196,12 @@ def _write(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         claims=claims,
         figures={
             "correlations": correlations,
-            "median_scores": {name: np.median(part, axis=0).tolist() for name, part in scores.items()},
-            "spread_of_scores": {name: np.std(part, axis=0).tolist() for name, part in scores.items()},
+            "median_scores": {
+                name: np.median(part, axis=0).tolist() for name, part in scores.items()
+            },
+            "spread_of_scores": {
+                name: np.std(part, axis=0).tolist() for name, part in scores.items()
+            },
             "minutes": sum(sum(row["seconds"].values()) for row in rows) / 60,
             "networks": rows,
         },

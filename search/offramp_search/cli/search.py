@@ -100,7 +100,7 @@ def search(
             help="Let early exits read the averages of so many rows and columns of their map, at "
             "most.",
         ),
-    ] = 4,
+    ] = 1,
     tie: Annotated[
         bool,
         typer.Option(

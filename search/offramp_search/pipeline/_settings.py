@@ -87,7 +87,7 @@ class Settings:
     groups: int = 8
     vector_width: int = 1
     tie: bool = False
-    exit_grid: int = 4
+    exit_grid: int = 1
     space: Literal["static_transform", "cell"] = "static_transform"
     cell_blocks: int = 5
     cell_filters: int = 16
