@@ -56,8 +56,8 @@ class StaticTransform(Space):
             smaller ones save nothing; a unit with no more channels stays whole.
         exit_grid: Rows and columns, at most, of the averages that an exit reads of its map; the
             base's own classifier reads what it always did. Early maps have few channels, and their
-            average alone says little: four by four of them make much better exits for little time. A
-            search then likes tiny first stages, though, of which few answers can be certified.
+            average alone says little: four by four of them make much better exits for little time.
+            A search then likes tiny first stages, though, of which few answers can be certified.
         tie: Let all layers that write maps of one shape choose together (residual streams apart
             from layers inside blocks). A far smaller space with far fewer blocks to measure, for
             deep networks and short searches.
