@@ -111,7 +111,7 @@ def make_space(settings: Settings) -> StaticTransform:
     )
 
 
-def static_ms(outcome: Outcome) -> float:
+def table_ms(outcome: Outcome) -> float:
     """What the static network takes by the latency table that all methods search with."""
     assert outcome.static_ms is not None
     return outcome.static_ms
@@ -243,7 +243,7 @@ def figures_of(
         if found is None
         else share_of(
             [(trial.solution.mean_ms, trial.solution.accuracy) for trial in found.trials],
-            static_ms(outcome),
+            table_ms(outcome),
         ),
         "programs": programs,
         "details": as_figures(outcome),
@@ -383,7 +383,7 @@ def main() -> None:
         figures={
             "reference": {
                 "search": {
-                    "slowest_ms": static_ms(outcomes[COMMON]),
+                    "slowest_ms": table_ms(outcomes[COMMON]),
                     "worst_accuracy": CHANCE,
                 },
                 "thresholds": {
