@@ -23,19 +23,18 @@ from offramp_search.pipeline._search_step import (
     measure_static,
     search_architecture,
 )
+from offramp_search.pipeline._space import make_static_transform
 from offramp_search.pipeline._supernet import random_architecture
 from offramp_search.pipeline._train_steps import train_once
-from offramp_search.spaces import StaticTransform
 
 if TYPE_CHECKING:
-    from offramp_search.bases import Base
     from offramp_search.devices import LatencyTable
     from offramp_search.engine import Engine
     from offramp_search.evaluators import Evaluator
     from offramp_search.objectives import Objective
     from offramp_search.pipeline._reporter import Reporter
     from offramp_search.pipeline._settings import Settings
-    from offramp_search.spaces import Architecture
+    from offramp_search.spaces import Architecture, StaticTransform
 
 __all__ = ["search_label_free"]
 
@@ -94,7 +93,7 @@ def search_label_free(
             image_shape=context.image_shape,
             weights=None if settings.base_weights is None else Path(settings.base_weights),
         )
-    space = _space(context, base)
+    space = make_static_transform(context, base)
     objective = _objective(context, space)
     table = table or make_table(context)
     static_ms = measure_static(context, base, table)
@@ -128,20 +127,6 @@ def _split(settings: Settings, cache: Path) -> Splits:
         calibration=none,
         test=none,
         labels=(),
-    )
-
-
-def _space(context: Context, base: Base) -> StaticTransform:
-    settings = context.settings
-    return StaticTransform(
-        base.module,
-        image_shape=context.image_shape,
-        preprocess=base.preprocess,
-        num_stages=settings.num_stages,
-        groups=settings.groups,
-        vector_width=settings.vector_width,
-        tie=settings.tie,
-        exit_grid=settings.exit_grid,
     )
 
 

@@ -29,6 +29,7 @@ from offramp_search.pipeline._search_step import (
     search_architecture,
 )
 from offramp_search.pipeline._smaller import Smaller, equally_accurate, make_smaller
+from offramp_search.pipeline._space import make_space
 from offramp_search.pipeline._train_steps import (
     last_exit,
     load_static,
@@ -37,12 +38,11 @@ from offramp_search.pipeline._train_steps import (
     train_new,
     train_shared,
 )
-from offramp_search.spaces import Cell, StaticTransform
+from offramp_search.spaces import StaticTransform
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from offramp_search.bases import Base
     from offramp_search.devices import LatencyTable
     from offramp_search.engine import Engine
     from offramp_search.evaluators import Evaluator
@@ -97,7 +97,7 @@ def run_pipeline(
     )
 
     base = load_static(context)
-    space = _make_space(context, base)
+    space = make_space(context, base)
     if settings.architecture is not None:
         _check(settings.architecture, space)
     table = table or make_table(context)
@@ -115,7 +115,7 @@ def run_pipeline(
         context, "static", static, tuple(dict.fromkeys((counted, *programs)))
     )
     static_bundle, _ = record_latency(static_bundle, counted)
-    space = _make_space(context, base)  # which begins with the weights the base has by now
+    space = make_space(context, base)  # which begins with the weights the base has by now
     masked = None
     evaluator: Evaluator
     if isinstance(space, StaticTransform):
@@ -170,33 +170,6 @@ def run_pipeline(
         confirmed=confirmed,
         rows=rows,
         curves=curves,
-    )
-
-
-def _make_space(context: Context, base: Base) -> StaticTransform | Cell:
-    settings = context.settings
-    if settings.space == "cell":
-        try:
-            return Cell(
-                image_shape=context.image_shape,
-                num_classes=len(context.splits.labels),
-                preprocess=base.preprocess,
-                num_stages=settings.num_stages,
-                blocks=settings.cell_blocks,
-                filters=settings.cell_filters,
-                cells_per_level=settings.cells_per_level,
-            )
-        except ValueError as error:
-            raise DataError(str(error)) from error
-    return StaticTransform(
-        base.module,
-        image_shape=context.image_shape,
-        preprocess=base.preprocess,
-        num_stages=settings.num_stages,
-        groups=settings.groups,
-        vector_width=settings.vector_width,
-        tie=settings.tie,
-        exit_grid=settings.exit_grid,
     )
 
 
