@@ -101,6 +101,14 @@ def search(
             "most.",
         ),
     ] = 1,
+    exit_places: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Let early exits hang at so many places of the base, at most, such as the ends "
+            "of residual blocks, with all channels there are; 0 leaves it to the cuts of layers.",
+        ),
+    ] = 0,
     tie: Annotated[
         bool,
         typer.Option(
@@ -238,6 +246,7 @@ def search(
         vector_width=vector_width,
         tie=tie,
         exit_grid=exit_grid,
+        exit_places=exit_places,
         space=space,
         cell_blocks=cell_blocks,
         cell_filters=cell_filters,

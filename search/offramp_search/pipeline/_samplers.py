@@ -15,6 +15,7 @@ from offramp_search.samplers import (
     PNASSampler,
     RandomSampler,
     ReinforceSampler,
+    StartingSampler,
     nsga2_sampler,
     tpe_sampler,
 )
@@ -43,7 +44,7 @@ _INVALID = 1e9
 def make_sampler(
     method: Method, seed: int, space: Space, budget: Budget, table: LatencyTable, *, trials: int
 ) -> BaseSampler:
-    """The sampler of a method.
+    """The sampler of a method, which begins with the landmarks of the space.
 
     PNAS frees as many decisions a level as it takes to have freed all within the trials; DDPNAS
     prunes one choice at a time if three fair rounds before each fit into them, and half of the
@@ -58,7 +59,22 @@ def make_sampler(
         trials: Architectures that will be evaluated.
     """
     limits = Limits(space, budget, table)
+    landmarks = _different(space)
+    sampler = _make(method, seed, space, limits, after=len(landmarks), trials=trials)
+    return StartingSampler(sampler, landmarks) if landmarks else sampler
+
+
+def _different(space: Space) -> list[Architecture]:
+    """The landmarks of a space that are networks, each once."""
+    valid = [one for one in space.landmarks() if space.refusal(one) is None]
+    return list({space.canonical(one): one for one in reversed(valid)}.values())[::-1]
+
+
+def _make(
+    method: Method, seed: int, space: Space, limits: Limits, *, after: int, trials: int
+) -> BaseSampler:
     decisions = space.decisions()
+    trials = max(1, trials - after)
     if method == "s2dnas":
         return ReinforceSampler(seed)
     if method == "evolution":
@@ -100,6 +116,7 @@ def make_sampler(
         allowed=limits.allow,
         cost=limits.share,
         limit=1.0,
+        after=after,
     )
 
 

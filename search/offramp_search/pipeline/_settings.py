@@ -44,6 +44,7 @@ class Settings:
             ``StaticTransform``.
         exit_grid: Rows and columns, at most, of what an early exit reads of its map; see
             ``StaticTransform``.
+        exit_places: Places, at most, to move early exits to; see ``StaticTransform``.
         space: ``static_transform`` of the base, or ``cell``: new networks of cells, of which each
             is trained by ``shared_recipe`` to be compared, and the one found by ``base_recipe``.
             The base is their teacher, and what the result is compared with.
@@ -88,6 +89,7 @@ class Settings:
     vector_width: int = 1
     tie: bool = False
     exit_grid: int = 1
+    exit_places: int = 0
     space: Literal["static_transform", "cell"] = "static_transform"
     cell_blocks: int = 5
     cell_filters: int = 16
@@ -129,6 +131,11 @@ class Settings:
             raise DataError(
                 "searching without labels goes over the static transform; leave --space cell out, "
                 "or search with labels"
+            )
+        if self.method == "unnas" and self.exit_places:
+            raise DataError(
+                "unnas relaxes how layers are cut, not where exits hang; leave exit_places out, or "
+                "choose another method"
             )
         if self.objective == "labels" and self.method == "unnas":
             raise DataError("unnas searches without labels; choose another objective than labels")

@@ -49,4 +49,5 @@ def make_static_transform(context: Context, base: Base) -> StaticTransform:
         vector_width=settings.vector_width,
         tie=settings.tie,
         exit_grid=settings.exit_grid,
+        exit_places=settings.exit_places,
     )

@@ -11,6 +11,7 @@ from offramp_search.samplers._pnas import PNASSampler
 from offramp_search.samplers._random import RandomSampler
 from offramp_search.samplers._reinforce import ReinforceSampler
 from offramp_search.samplers._reseeded import ReseededSampler
+from offramp_search.samplers._starting import StartingSampler
 
 __all__ = [
     "DDPNASSampler",
@@ -19,6 +20,7 @@ __all__ = [
     "RandomSampler",
     "ReinforceSampler",
     "ReseededSampler",
+    "StartingSampler",
     "nsga2_sampler",
     "tpe_sampler",
 ]

@@ -59,6 +59,7 @@ class DDPNASSampler(WholeSampler):
             times; those that still are not go to the engine, which refuses them.
         cost: Of an architecture, such as its milliseconds.
         limit: The cost of the last architecture is not above it if any architecture's can be.
+        after: Trials that others propose before its own begin.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class DDPNASSampler(WholeSampler):
         allowed: Allowed | None = None,
         cost: Callable[[Architecture], float] | None = None,
         limit: float = math.inf,
+        after: int = 0,
     ) -> None:
         super().__init__(decisions, allowed)
         if rounds < 1 or not 0 <= removed_share < 1 or not sharpness > 0:
@@ -94,12 +96,13 @@ class DDPNASSampler(WholeSampler):
         ]
         self._cost = cost
         self._limit = limit
+        self._after = after
 
     def __str__(self) -> str:
         return (
             f"DDPNASSampler(seed={self._seed}, rounds={self._rounds}, update={self._update!r}, "
             f"sharpness={self._sharpness}, removed_share={self._removed_share}, "
-            f"limit={self._limit})"
+            f"limit={self._limit}, after={self._after})"
         )
 
     @staticmethod
@@ -116,7 +119,7 @@ class DDPNASSampler(WholeSampler):
 
     def propose(self, study: Study, number: int, others: Sequence[FrozenTrial]) -> Numbers:
         """The architecture that the plan has for this trial."""
-        first, phase = 0, 0
+        first, phase = self._after, 0
         alive: Alive = [list(range(choices)) for choices in self._counts]
         state = _pruning.start(self._counts)
         while True:

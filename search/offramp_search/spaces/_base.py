@@ -69,6 +69,10 @@ class Space(ABC):
         """A plain working network to begin a progressive search with, where the space names one."""
         return None
 
+    def landmarks(self) -> tuple[Architecture, ...]:
+        """Architectures that anybody would try without a search, for a search to begin with."""
+        return ()
+
     def canonical(self, architecture: Architecture) -> Hashable:
         """Equal for architectures that are the same network; by default only for equal ones."""
         return tuple(architecture[name] for name in self.decisions())

@@ -135,10 +135,10 @@ def _base(name: str) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def make_base() -> Callable[[str], nn.Module]:
-    """Random networks whose batch norms are not what they start as, by name or ``name/grid``."""
+    """Random networks whose batch norms are not what they start as, by name, ``name/grid`` or ``name@places``."""
 
     def make(name: str) -> nn.Module:
-        name = name.partition("/")[0]
+        name = name.partition("@")[0].partition("/")[0]
         generator = torch.Generator().manual_seed(5)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(5)
@@ -158,7 +158,10 @@ def make_base() -> Callable[[str], nn.Module]:
 
 @pytest.fixture(scope="session")
 def make_space(make_base: Callable[[str], nn.Module]) -> Callable[..., StaticTransform]:
-    """Spaces of those networks, each made once; ``name/4`` has exits that read four by four."""
+    """Spaces of those networks, each made once.
+
+    ``name/4`` has exits that read four by four, and ``name@3`` three places to move them to.
+    """
     made: dict[tuple[str, int], StaticTransform] = {}
 
     def make(name: str, num_stages: int) -> StaticTransform:
@@ -168,7 +171,8 @@ def make_space(make_base: Callable[[str], nn.Module]) -> Callable[..., StaticTra
                 image_shape=SIZE,
                 preprocess=Preprocess(),
                 num_stages=num_stages,
-                exit_grid=int(name.partition("/")[2] or 1),
+                exit_grid=int(name.partition("@")[0].partition("/")[2] or 1),
+                exit_places=int(name.partition("@")[2] or 0),
             )
         return made[name, num_stages]
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NAMES = (
     *("resnet20", "vgg_small", "mobilenet", "densenet", "shufflenet"),
     *("vgg_small/4", "densenet/3"),
+    *("resnet20@4", "mobilenet/2@3"),
 )
 
 every_network = pytest.mark.parametrize("name", NAMES)

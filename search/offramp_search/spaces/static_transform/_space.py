@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, final
 
-import numpy as np
 import torch
 from optuna.distributions import CategoricalDistribution
 
@@ -13,7 +11,7 @@ from offramp_export.network import MultiStageNetwork, Preprocess
 from offramp_search.spaces import _blocks, _steps
 from offramp_search.spaces._base import Space
 from offramp_search.spaces._stage import Stage
-from offramp_search.spaces.static_transform import _labels, _plan
+from offramp_search.spaces.static_transform import _corners, _costs, _labels, _places, _plan
 from offramp_search.spaces.static_transform._graph import read_graph
 from offramp_search.spaces.static_transform._labelling import Labelling, label
 from offramp_search.spaces.static_transform._masked import MaskedNetwork
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StaticTransform"]
 
+_EXIT = "exit_"
+_POWERS = (1.0, 0.5, 0.7, 1.5)
 _REMEMBERED = 4096
 """Labellings kept: cost, refusal, blocks and build ask for the same one in turn."""
 
@@ -58,6 +58,11 @@ class StaticTransform(Space):
             base's own classifier reads what it always did. Early maps have few channels, and their
             average alone says little: four by four of them make much better exits for little time.
             A search then likes tiny first stages, though, of which few answers can be certified.
+        exit_places: Let a decision of each early exit say after which of so many places, at most,
+            its stage computes nothing more: maps that all that follows is computed from, such as
+            the ends of residual blocks. Layers that write into one residual stream are cut alike,
+            so without it no exit can hang between two blocks of one resolution with all their
+            channels.
         tie: Let all layers that write maps of one shape choose together (residual streams apart
             from layers inside blocks). A far smaller space with far fewer blocks to measure, for
             deep networks and short searches.
@@ -78,13 +83,14 @@ class StaticTransform(Space):
         vector_width: int = 1,
         tie: bool = False,
         exit_grid: int = 1,
+        exit_places: int = 0,
     ) -> None:
         if not 1 <= num_stages <= 16:
             raise ValueError(f"num_stages must be from 1 to 16, got {num_stages}")
-        if min(groups, vector_width, exit_grid) < 1:
+        if min(groups, vector_width, exit_grid) < 1 or exit_places < 0:
             raise ValueError(
-                f"groups, vector_width and exit_grid must be positive, got {groups}, "
-                f"{vector_width} and {exit_grid}"
+                "groups, vector_width and exit_grid must be positive, and exit_places not "
+                f"negative, got {groups}, {vector_width}, {exit_grid} and {exit_places}"
             )
         self._num_stages = num_stages
         self._image_shape = image_shape
@@ -94,6 +100,10 @@ class StaticTransform(Space):
             self._graph, groups=groups, stages=num_stages, tie=tie, vector_width=vector_width
         )
         self._by_name = {unit.name: unit for unit in self._units}
+        places = _places.find_places(self._graph, exit_places)
+        self._places = {_places.END: None, **{place.name: place for place in places}}
+        early = range(num_stages - 1) if places else ()
+        self._exits = tuple(f"{_EXIT}{stage}" for stage in early)
         self._base: MaskedNetwork | None = None
         self._labellings: dict[tuple[str, ...], Labelling] = {}
 
@@ -103,8 +113,32 @@ class StaticTransform(Space):
         return self._num_stages
 
     def decisions(self) -> Mapping[str, BaseDistribution]:
-        """For every unit, named after its first layer, how its parts are distributed."""
-        return {unit.name: CategoricalDistribution(tuple(unit.labels)) for unit in self._units}
+        """For every unit, named after its first layer, how its parts are distributed.
+
+        Before them, if exits may be moved, the place of each.
+        """
+        places = CategoricalDistribution(tuple(self._places))
+        return {
+            **dict.fromkeys(self._exits, places),
+            **{unit.name: CategoricalDistribution(tuple(unit.labels)) for unit in self._units},
+        }
+
+    def neutral(self) -> Architecture | None:
+        """Exits at even depths, if they may be moved; then no layer need be cut for them."""
+        stages = self._num_stages
+        shares = [(stage + 1) / stages for stage in range(stages - 1)]
+        return self.depth_architecture(shares) if self._exits else None
+
+    def landmarks(self) -> tuple[Architecture, ...]:
+        """Exits at even depths, and at earlier and later ones; thin stages of equal width."""
+        stages = self._num_stages
+        even = [(stage + 1) / stages for stage in range(stages - 1)]
+        found = [self.width_architecture(even)]
+        if self._exits or len(self._units) >= stages:
+            found += [
+                self.depth_architecture([share**power for share in even]) for power in _POWERS
+            ]
+        return tuple(found)
 
     def refusal(self, architecture: Architecture) -> str | None:
         """Why these decisions make no valid network, or ``None`` if they do.
@@ -143,14 +177,24 @@ class StaticTransform(Space):
 
     def cost(self, architecture: Architecture) -> tuple[int, ...]:
         """Multiply-adds that each stage adds, exits included."""
-        return self._sum(architecture, "multiply_adds")
+        return _costs.per_stage(
+            self._graph, self._accepted(architecture), self._num_stages, "multiply_adds"
+        )
 
     def parameters(self, architecture: Architecture) -> tuple[int, ...]:
         """Trainable parameters that each stage adds, exits included."""
-        return self._sum(architecture, "parameters")
+        return _costs.per_stage(
+            self._graph, self._accepted(architecture), self._num_stages, "parameters"
+        )
 
     def relaxed(self) -> RelaxedTransform:
-        """A new network of shared weights, the base's, that answers as a mixture of all."""
+        """A new network of shared weights, the base's, that answers as a mixture of all.
+
+        Raises:
+            ValueError: Exits may be moved, which cannot be mixed.
+        """
+        if self._exits:
+            raise ValueError("places of exits cannot be mixed; make the space with exit_places=0")
         return RelaxedTransform(self.masked(), self._graph, self._units, self._num_stages)
 
     def blocks(self, architecture: Architecture) -> tuple[tuple[_blocks.OperatorBlock, ...], ...]:
@@ -165,7 +209,7 @@ class StaticTransform(Space):
 
     def static_architecture(self) -> Architecture:
         """Everything in stage 0: the base itself, and a valid network for one stage only."""
-        return {unit.name: next(iter(unit.labels)) for unit in self._units}
+        return self._with_exits({unit.name: next(iter(unit.labels)) for unit in self._units})
 
     def width_architecture(self, shares: Sequence[float]) -> Architecture:
         """Thin stages of full depth: every unit is cut alike.
@@ -177,14 +221,13 @@ class StaticTransform(Space):
         Raises:
             ValueError: The shares are not rising parts, one for each stage but the last.
         """
-        self._check_shares(shares)
-        return {
-            unit.name: min(unit.labels, key=lambda c, u=unit: _distance(u.labels[c], shares))  # type: ignore[misc]
-            for unit in self._units
-        }
+        _corners.check_shares(shares, self._num_stages)
+        return self._with_exits(_corners.cut_alike(self._units, shares))
 
     def depth_architecture(self, shares: Sequence[float]) -> Architecture:
-        """Exits at different depths: every unit lies whole in one stage.
+        """Exits at different depths: nothing is cut, and stages follow one another.
+
+        If exits may be moved, they hang at places; otherwise every unit lies whole in one stage.
 
         Args:
             shares: For each stage but the last, the part of the base's multiply-adds that is spent
@@ -192,53 +235,28 @@ class StaticTransform(Space):
 
         Raises:
             ValueError: The shares are not rising parts, one for each stage but the last, or there
-                are fewer units than stages.
+                are fewer places, or units, than it takes.
         """
-        self._check_shares(shares)
-        spent = np.cumsum([self._whole_cost(unit.nodes) for unit in self._units])
-        units, stages = len(self._units), self._num_stages
-        if units < stages:
-            raise ValueError(f"{units} units cannot lie whole in {stages} stages")
-        ends = [0]
-        for stage, share in enumerate(shares, start=1):
-            # Every stage gets a unit at least.
-            possible = range(ends[-1] + 1, units - (stages - stage) + 1)
-            ends.append(min(possible, key=lambda end, s=share: abs(spent[end - 1] / spent[-1] - s)))  # type: ignore[misc]
-        architecture = {}
-        for index, unit in enumerate(self._units):
-            stage = sum(1 for end in ends[1:] if index >= end)
-            architecture[unit.name] = next(
-                choice for choice, labels in unit.labels.items() if set(labels) == {stage}
-            )
-        return architecture
+        _corners.check_shares(shares, self._num_stages)
+        if not self._exits:
+            return _corners.whole_units(self._units, self._graph, shares)
+        places = [place for place in self._places.values() if place is not None]
+        names = _corners.nearest_places(places, shares)
+        return {**self.static_architecture(), **dict(zip(self._exits, names, strict=True))}
 
-    def _check_shares(self, shares: Sequence[float]) -> None:
-        edges = [0.0, *shares, 1.0]
-        rising = all(a < b for a, b in pairwise(edges))
-        if len(shares) != self._num_stages - 1 or not rising:
-            raise ValueError(
-                f"shares must be {self._num_stages - 1} rising numbers between 0 and 1, "
-                f"got {tuple(shares)}"
-            )
-
-    def _whole_cost(self, nodes: Sequence[int]) -> int:
-        graph = self._graph
-        cost = 0
-        for index in nodes:
-            node = graph.nodes[index]
-            assert node.rule is not None
-            cost += node.rule.multiply_adds(node.shape[0], graph.nodes[node.operands[0]].shape[0])
-        return cost
+    def _with_exits(self, units: Mapping[str, str]) -> Architecture:
+        return {**dict.fromkeys(self._exits, _places.END), **units}
 
     def _label(self, architecture: Architecture) -> Labelling:
-        if architecture.keys() != self._by_name.keys():
-            missing = [name for name in self._by_name if name not in architecture]
-            unknown = [name for name in architecture if name not in self._by_name]
+        names = (*self._exits, *self._by_name)
+        if architecture.keys() != set(names):
+            missing = [name for name in names if name not in architecture]
+            unknown = [name for name in architecture if name not in names]
             raise ValueError(
                 f"an architecture needs exactly the decisions of its space; missing: {missing}, "
                 f"unknown: {unknown}"
             )
-        choices = tuple(str(architecture[name]) for name in self._by_name)
+        choices = tuple(str(architecture[name]) for name in names)
         found = self._labellings.get(choices)
         if found is None:
             if len(self._labellings) >= _REMEMBERED:
@@ -248,14 +266,17 @@ class StaticTransform(Space):
 
     def _label_choices(self, choices: tuple[str, ...]) -> Labelling:
         decided: dict[int, bytes] = {}
-        for unit, choice in zip(self._units, choices, strict=True):
+        early = len(self._exits)
+        for unit, choice in zip(self._units, choices[early:], strict=True):
             labels = unit.labels.get(choice)
             if labels is None:
-                raise ValueError(
-                    f"decision {unit.name!r} has no choice {choice!r}; one of its "
-                    f"{len(unit.labels)} choices is {next(iter(unit.labels))!r}"
-                )
+                raise _unknown(unit.name, choice, unit.labels)
             decided.update(dict.fromkeys(unit.nodes, labels))
+        for name, choice in zip(self._exits, choices, strict=False):
+            if choice not in self._places:
+                raise _unknown(name, choice, self._places)
+        ends = [self._places[choice] for choice in choices[:early]]
+        decided = _places.hold_back(decided, ends)
         return label(self._graph, decided, self._num_stages)
 
     def _accepted(self, architecture: Architecture) -> Labelling:
@@ -268,28 +289,6 @@ class StaticTransform(Space):
         if self._base is None:
             self._base = self.masked().eval()
         return self._base
-
-    def _sum(self, architecture: Architecture, what: str) -> tuple[int, ...]:
-        labelling = self._accepted(architecture)
-        stages = self._num_stages
-        sums = [0] * stages
-        graph = self._graph
-        for index, node in enumerate(graph.nodes):
-            if node.rule is None:
-                continue
-            count = getattr(node.rule, what)
-            outputs = _labels.counts(labelling.labels[index], stages)
-            inputs = _labels.counts(labelling.labels[node.operands[0]], stages)
-            read = 0
-            for stage in range(stages):
-                read += inputs[stage]
-                if outputs[stage]:
-                    sums[stage] += count(outputs[stage], read)
-        count = getattr(graph.classifier, what)
-        for stage, index in enumerate(labelling.exits):
-            features = sum(_labels.counts(labelling.labels[index], stages)[: stage + 1])
-            sums[stage] += count(graph.classes, features)
-        return tuple(sums)
 
     def _shape(self, tensor: _steps.Tensor, labelling: Labelling) -> tuple[int, ...]:
         if tensor == _steps.RAW_IMAGE:
@@ -323,14 +322,14 @@ class StaticTransform(Space):
             rule.load(module, source.layer(step.output[0]), step.channels, step.reads)
 
 
+def _unknown(name: str, choice: str, choices: Mapping[str, object]) -> ValueError:
+    return ValueError(
+        f"decision {name!r} has no choice {choice!r}; one of its {len(choices)} choices is "
+        f"{next(iter(choices))!r}"
+    )
+
+
 def _copy(preprocess: Preprocess) -> Preprocess:
     copied = Preprocess()
     copied.load_state_dict(preprocess.state_dict())
     return copied
-
-
-def _distance(labels: bytes, shares: Sequence[float]) -> float:
-    """How far the cuts of a unit are from the shares asked for; a missing stage is far."""
-    ends = [sum(1 for label in labels if label <= stage) for stage in range(len(shares))]
-    off = sum(abs(end / len(labels) - share) for end, share in zip(ends, shares, strict=True))
-    return off + (len(shares) + 1 - len(set(labels)))
