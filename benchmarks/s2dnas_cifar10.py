@@ -57,6 +57,7 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         groups=4,
         tie=True,
         exit_grid=4,
+        exit_places=8,
         trials=arguments.trials,
         mean_share=arguments.mean_share,
         search_images=3_000,
@@ -69,12 +70,13 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         ),
         final_recipe=Recipe(
             epochs=arguments.epochs,
-            learning_rate=0.02,
+            learning_rate=arguments.learning_rate,
             horizontal_flip=True,
             pad_crop=4,
             distill_alpha=0.7,
         ),
         smaller_shares=tuple(arguments.smaller_shares),
+        limit=arguments.limit,
         programs=("litert/float32", "litert/int8"),
         seed=arguments.seed,
     )
@@ -91,6 +93,7 @@ def depth_architecture(settings: Settings) -> dict[str, str | int]:
         groups=settings.groups,
         tie=settings.tie,
         exit_grid=settings.exit_grid,
+        exit_places=settings.exit_places,
     )
     shares = [(stage + 1) / settings.num_stages for stage in range(settings.num_stages - 1)]
     return dict(space.depth_architecture(shares))
@@ -137,7 +140,7 @@ def main() -> None:
     parser.add_argument("--base", choices=sorted(MEAN_SPEEDUP_GOALS), default="resnet20")
     parser.add_argument("--folder", type=Path, help="default: runs/s2dnas_cifar10/BASE")
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--mean-share", type=float, default=0.6, help="budget, of the static mean")
+    parser.add_argument("--mean-share", type=float, default=0.65, help="budget, of the static mean")
     parser.add_argument("--train-images", type=int, default=40_000)
     parser.add_argument("--shared-epochs", type=int, default=1)
     parser.add_argument(
@@ -147,6 +150,8 @@ def main() -> None:
         help="the weights are pretrained: a large one wipes out what they know",
     )
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--limit", type=float, default=0.007, help="certified drop of accuracy")
     parser.add_argument(
         "--smaller-shares",
         type=float,
@@ -201,7 +206,8 @@ def main() -> None:
             *("--shared-epochs", str(arguments.shared_epochs)),
             *("--shared-learning-rate", str(arguments.shared_learning_rate)),
             *("--smaller-shares", *map(str, arguments.smaller_shares)),
-            *("--epochs", str(arguments.epochs), "--seed", str(arguments.seed)),
+            *("--epochs", str(arguments.epochs), "--learning-rate", str(arguments.learning_rate)),
+            *("--limit", str(arguments.limit), "--seed", str(arguments.seed)),
         ],
         claims=[
             *claims("s2dnas", searched, MEAN_SPEEDUP_GOALS[arguments.base]),

@@ -108,6 +108,7 @@ def make_space(settings: Settings) -> StaticTransform:
         num_stages=settings.num_stages,
         groups=settings.groups,
         exit_grid=settings.exit_grid,
+        exit_places=settings.exit_places,
     )
 
 

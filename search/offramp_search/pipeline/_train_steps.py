@@ -41,7 +41,7 @@ __all__ = [
     "train_smaller",
 ]
 
-_FITTING_IMAGES = 2_000
+_FITTING_IMAGES = 5_000
 
 
 def load_static(context: Context) -> Base:
