@@ -82,15 +82,18 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         base_weights=str(arguments.weights),
         num_stages=2,
         groups=arguments.groups,
+        tie=True,
+        exit_grid=4,
+        exit_places=6,
         mean_share=arguments.mean_share,
         search_minutes=arguments.minutes,
         search_images=min(3_000, arguments.train_images),
         train_images=arguments.train_images,
         calibration_images=arguments.calibration_images,
         test_images=arguments.test_images,
-        shared_recipe=Recipe(epochs=arguments.shared_epochs, learning_rate=0.02, **augmented),
+        shared_recipe=Recipe(epochs=arguments.shared_epochs, learning_rate=0.001, **augmented),
         final_recipe=Recipe(
-            epochs=arguments.epochs, learning_rate=0.05, distill_alpha=0.7, **augmented
+            epochs=arguments.epochs, learning_rate=0.01, distill_alpha=0.7, **augmented
         ),
         programs=PROGRAMS,
         seed=arguments.seed,
@@ -107,6 +110,7 @@ def make_space(settings: Settings) -> StaticTransform:
         preprocess=base.preprocess,
         num_stages=settings.num_stages,
         groups=settings.groups,
+        tie=settings.tie,
         exit_grid=settings.exit_grid,
         exit_places=settings.exit_places,
     )
@@ -335,7 +339,12 @@ def main() -> None:
         prepare(common, folder, ("shared.safetensors", "static.bundle", "latency"))
         if method == "unnas":
             prepare(common, folder / "label-free", ("latency",))
-        own = settings if method == "unnas" else replace(settings, method=method)
+        # Relaxed choices cannot move exits: its exits hang where the cuts of layers leave them.
+        own = (
+            replace(settings, exit_places=0)
+            if method == "unnas"
+            else replace(settings, method=method)
+        )
         if method in ("pnas", "ddpnas"):
             # They plan for fewer architectures than random search had time for, so that they come
             # to the end of their plans; with the rest of their minutes they look around.

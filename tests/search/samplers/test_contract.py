@@ -12,6 +12,7 @@ from offramp_search.samplers import (
     PNASSampler,
     RandomSampler,
     ReinforceSampler,
+    StartingSampler,
     nsga2_sampler,
     tpe_sampler,
 )
@@ -103,3 +104,27 @@ def test_evolution_changes_one_decision_of_a_young_parent() -> None:
 def test_a_tournament_is_no_larger_than_the_population() -> None:
     with pytest.raises(ValueError, match="from 1 to population, got 5 of 4"):
         EvolutionSampler(0, population=4, tournament=5)
+
+
+FIRST: tuple[dict[str, str | int], ...] = (NEUTRAL, {**NEUTRAL, "depth": 8})
+
+
+class TestReinforceAfterOthers(SamplerContract):
+    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
+        return StartingSampler(ReinforceSampler(seed), FIRST)
+
+
+class TestDDPNASAfterOthers(SamplerContract):
+    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
+        return StartingSampler(DDPNASSampler(seed, decisions, rounds=2, after=2), FIRST)
+
+
+class TestPNASAfterOthers(SamplerContract):
+    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
+        pnas = PNASSampler(seed, decisions, neutral=NEUTRAL, beam=10, most_first=6)
+        return StartingSampler(pnas, FIRST)
+
+
+class TestNSGA2AfterOthers(SamplerContract):
+    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
+        return StartingSampler(nsga2_sampler(seed, population=6), FIRST)

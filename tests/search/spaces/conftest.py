@@ -135,7 +135,10 @@ def _base(name: str) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def make_base() -> Callable[[str], nn.Module]:
-    """Random networks whose batch norms are not what they start as, by name, ``name/grid`` or ``name@places``."""
+    """Random networks whose batch norms are not what they start as.
+
+    By name; ``name/grid`` and ``name@places`` are the same.
+    """
 
     def make(name: str) -> nn.Module:
         name = name.partition("@")[0].partition("/")[0]
