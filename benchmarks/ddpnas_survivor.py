@@ -22,38 +22,24 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import optuna
-import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from comparing import draw_within, judge, make_trainer
 from offramp._files import write_atomically
 from offramp.cli import console
-from offramp_search.bases import load_base
 from offramp_search.budget import Budget
-from offramp_search.data import ImageSet, take_stratified
 from offramp_search.devices import HostDevice, LatencyTable
-from offramp_search.evaluators import FineTune, fit_exits, recalibrate
-from offramp_search.pipeline import load_splits, random_architecture, static_network
+from offramp_search.pipeline import load_splits
 from offramp_search.report import Claim, write_result
 from offramp_search.samplers import DDPNASSampler
-from offramp_search.thresholds import solve
-from offramp_search.training import accuracies
-from offramp_search.weights import load_weights
 from search_cifar10 import COMMON, make_settings, make_space
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from offramp_export.network import MultiStageNetwork
-    from offramp_search.data import Splits
-    from offramp_search.pipeline import Settings
     from offramp_search.spaces import Architecture, StaticTransform
-    from offramp_search.thresholds import Solution
 
 RESULT = Path(__file__).parent / "results" / "ddpnas_survivor.json"
 RANDOM = 5
-FITTING_IMAGES = 2_000
 
 
 def read_survivor(folder: Path, space: StaticTransform) -> Architecture:
@@ -69,79 +55,6 @@ def read_survivor(folder: Path, space: StaticTransform) -> Architecture:
             "search_cifar10.py more --minutes"
         )
     return survivor
-
-
-def make_trainer(
-    settings: Settings, space: StaticTransform, splits: Splits, shared: Path
-) -> FineTune:
-    """Trains an architecture from the shared weights, and runs it on both halves."""
-    masked = space.masked()
-    base = load_base(
-        settings.base,
-        num_classes=len(splits.labels),
-        image_shape=splits.train.image_shape,
-        weights=Path(str(settings.base_weights)),
-    )
-    static = static_network(base).eval()
-
-    def teacher(images: Tensor) -> Tensor:
-        logits: tuple[Tensor, ...] = static(images)
-        return logits[-1]
-
-    def build(architecture: Architecture) -> MultiStageNetwork:
-        load_weights(masked, shared)
-        masked.eval().select(architecture)
-        images = take_stratified(splits.train, FITTING_IMAGES, seed=settings.seed)
-        recalibrate(masked, images.images)
-        for stage, one in enumerate(fit_exits(masked, images)):
-            masked.set_exit(stage, torch.from_numpy(one.weight), torch.from_numpy(one.bias))
-        return space.build(architecture, weights=masked)
-
-    halves = (splits.calibration, splits.test)
-    both = ImageSet(
-        np.concatenate([half.images for half in halves]),
-        np.concatenate([half.labels for half in halves]),
-    )
-    return FineTune(
-        build, train=splits.train, search=both, recipe=settings.final_recipe, teacher=teacher
-    )
-
-
-def answers(logits: NDArray[np.float32], solution: Solution) -> NDArray[np.int64]:
-    """``(images,)`` the exit that each image leaves at."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    confidence = (shifted / shifted.sum(axis=-1, keepdims=True)).max(axis=-1)
-    leaves = confidence >= np.array(solution.thresholds)[:, None]
-    leaves &= np.array(solution.enabled)[:, None]
-    exits: NDArray[np.int64] = leaves.argmax(axis=0)
-    return exits
-
-
-def judge(
-    architecture: Architecture,
-    trainer: FineTune,
-    table: LatencyTable,
-    space: StaticTransform,
-    splits: Splits,
-    mean_ms: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Train one architecture, and say how accurate it is within the budget."""
-    stage_ms = [latency.ms for latency in table.predict(space.blocks(architecture))]
-    outputs = trainer.evaluate(architecture, seed=seed)
-    cut = len(splits.calibration)
-    solution = solve(outputs.logits[:, :cut], outputs.labels[:cut], stage_ms, mean_ms=mean_ms)
-    logits, labels = outputs.logits[:, cut:], outputs.labels[cut:]
-    exits = answers(logits, solution)
-    right = logits[exits, np.arange(len(labels))].argmax(axis=-1) == labels
-    return {
-        "architecture": dict(architecture),
-        "stage_ms": stage_ms,
-        "accuracy": float(right.mean()),
-        "mean_ms": float(np.cumsum(stage_ms)[exits].mean()),
-        "exit_accuracies": accuracies(logits, labels),
-        "calibration_accuracy": solution.accuracy,
-    }
 
 
 def main() -> None:
@@ -184,18 +97,11 @@ def main() -> None:
     kept = arguments.folder / "survivor" / f"{settings.final_recipe.epochs}-epochs"
     kept.mkdir(parents=True, exist_ok=True)
 
-    chosen = {"survivor": survivor}
-    networks = {space.canonical(survivor)}  # different decisions may be one network
-    generator = np.random.default_rng([arguments.seed, 5])
-    while len(chosen) <= RANDOM:
-        architecture = random_architecture(space, generator)
-        if space.canonical(architecture) in networks:
-            continue
-        stages = space.blocks(architecture)
-        table.require([block for stage in stages for block in stage])
-        if budget.allows([latency.ms for latency in table.predict(stages)], 0):
-            chosen[f"random {len(chosen)}"] = architecture
-            networks.add(space.canonical(architecture))
+    others = draw_within(budget, RANDOM, space, table, seed=arguments.seed, besides=[survivor])
+    chosen = {
+        "survivor": survivor,
+        **{f"random {place}": other for place, other in enumerate(others, start=1)},
+    }
     rows: dict[str, dict[str, Any]] = {}
     for name, architecture in chosen.items():
         path = kept / f"{name.replace(' ', '-')}.json"
@@ -215,8 +121,8 @@ def main() -> None:
             for name, row in rows.items()
         ],
     )
-    others = [row["accuracy"] for name, row in rows.items() if name != "survivor"]
-    ahead = rows["survivor"]["accuracy"] - float(np.mean(others))
+    beside = [row["accuracy"] for name, row in rows.items() if name != "survivor"]
+    ahead = rows["survivor"]["accuracy"] - float(np.mean(beside))
     write_result(
         arguments.result,
         purpose="DDPNAS's survivor against random architectures of the same training, CIFAR-10",
@@ -242,7 +148,7 @@ def main() -> None:
             ),
             Claim(
                 "random architectures that the survivor is better than",
-                float(sum(rows["survivor"]["accuracy"] > other for other in others)),
+                float(sum(rows["survivor"]["accuracy"] > other for other in beside)),
                 None,
                 True,
             ),

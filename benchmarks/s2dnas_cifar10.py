@@ -4,7 +4,8 @@ Two runs of the pipeline start from the same pretrained static network and from 
 weights. One searches the static transform under a latency budget; the other builds exits at
 different depths, every unit of the network whole in one stage. Both are trained by one recipe,
 exported, calibrated and measured against the static network, image by image, in LiteRT on one
-thread. Narrower static networks, trained by the recipe of the searched one, stand beside it.
+thread. Narrower static networks, trained by the recipe of the searched one, stand beside it, and so
+do five random architectures that keep the budget: for them everything is trained anew, shorter.
 
 The pretrained network has seen all training images, so thresholds are certified on one half of the
 test images and everything is reported on the other half.
@@ -24,13 +25,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import numpy as np
+
+from comparing import answers, draw_within, fastest_within, judge, make_trainer
+from offramp._files import write_atomically
 from offramp.cli import console
+from offramp.profiling import collect_logits
+from offramp.runtimes import open_runtime
 from offramp_search.bases import load_base
+from offramp_search.devices import HostDevice, LatencyTable
 from offramp_search.pipeline import (
     COLUMNS,
     Reporter,
     Settings,
     as_figures,
+    load_splits,
     run_pipeline,
     table_rows,
 )
@@ -39,12 +49,27 @@ from offramp_search.spaces import StaticTransform
 from offramp_search.training import Recipe
 
 if TYPE_CHECKING:
-    from offramp_search.pipeline import Outcome
+    from numpy.typing import NDArray
+
+    from offramp.bundle import Bundle
+    from offramp_search.data import ImageSet, Splits
+    from offramp_search.pipeline import Outcome, Row
 
 RESULTS = Path(__file__).parent / "results"
 MEAN_SPEEDUP_GOALS = {"vgg16_bn": 4.0, "resnet56": 2.0, "resnet20": 1.5, "mobilenet_v2": 2.0}
 STAGES = 3
 DROP_GOAL = 0.005
+RANDOM = 5
+PUBLISHED = {
+    "MSDNet (Huang et al., arXiv 1703.09844), budgeted": {
+        16: 0.910,
+        22: 0.929,
+        27: 0.933,
+        40: 0.9375,
+    },
+    "RANet (Yang et al., arXiv 2003.07326), budgeted": {11: 0.910, 18: 0.924, 23: 0.933, 50: 0.942},
+}
+"""Millions of multiply-adds -> accuracy, read off a figure, after 300 epochs on a GPU."""
 
 
 def make_settings(arguments: argparse.Namespace) -> Settings:
@@ -82,10 +107,11 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
     )
 
 
-def depth_architecture(settings: Settings) -> dict[str, str | int]:
-    """Exits where a third and two thirds of the multiply-adds are spent."""
-    base = load_base(settings.base, num_classes=10, image_shape=(32, 32))
-    space = StaticTransform(
+def make_space(settings: Settings) -> StaticTransform:
+    """What is searched."""
+    weights = None if settings.base_weights is None else Path(settings.base_weights)
+    base = load_base(settings.base, num_classes=10, image_shape=(32, 32), weights=weights)
+    return StaticTransform(
         base.module,
         image_shape=(32, 32),
         preprocess=base.preprocess,
@@ -95,8 +121,105 @@ def depth_architecture(settings: Settings) -> dict[str, str | int]:
         exit_grid=settings.exit_grid,
         exit_places=settings.exit_places,
     )
+
+
+def depth_architecture(settings: Settings) -> dict[str, str | int]:
+    """Exits where a third and two thirds of the multiply-adds are spent."""
+    space = make_space(settings)
     shares = [(stage + 1) / settings.num_stages for stage in range(settings.num_stages - 1)]
     return dict(space.depth_architecture(shares))
+
+
+def all_logits(bundle: Bundle, program: str, images: ImageSet, kept: Path) -> NDArray[np.float32]:
+    """``(exits, images, classes)``, kept as they are found."""
+    if not kept.exists():
+        with open_runtime(bundle, program) as runtime:
+            write_atomically(kept, collect_logits(runtime, images.images).tobytes())
+    found = np.frombuffer(kept.read_bytes(), np.float32)
+    return found.reshape(-1, len(images), len(bundle.manifest.labels))
+
+
+def at_equal_accuracy(outcome: Outcome, row: Row, splits: Splits, folder: Path) -> dict[str, float]:
+    """The fastest thresholds that lose no more than the goal, chosen on half of the test images.
+
+    Nothing is certified of them. What they come to is counted on the other half; stages are weighed
+    as they were measured on their own, and together take what whole predictions did.
+    """
+    program = row.program
+    name = program.replace("/", "-")
+    halves = {"calibration": splits.calibration, "test": splits.test}
+    static, dynamic = (
+        {
+            half: all_logits(bundle, program, images, folder / f"{kind}-{half}-{name}.logits")
+            for half, images in halves.items()
+        }
+        for kind, bundle in (("static", outcome.static), ("dynamic", outcome.dynamic))
+    )
+    entry = next(one for one in outcome.dynamic.manifest.latencies if one.program == program)
+    medians = np.array([np.median(samples) for samples in entry.stage_samples_ms])
+    stage_ms = medians / medians.sum() * row.last_exit.latency.mean_ms
+    right = static["calibration"][-1].argmax(-1) == splits.calibration.labels
+    solution = fastest_within(
+        dynamic["calibration"],
+        splits.calibration.labels,
+        stage_ms.tolist(),
+        accuracy=float(right.mean()) - DROP_GOAL,
+    )
+    exits = answers(dynamic["test"], solution)
+    labels = splits.test.labels
+    ours = dynamic["test"][exits, np.arange(len(labels))].argmax(-1) == labels
+    theirs = static["test"][-1].argmax(-1) == labels
+    mean_ms = float(np.cumsum(stage_ms)[exits].mean())
+    return {
+        "accuracy": float(ours.mean()),
+        "drop": float(theirs.mean() - ours.mean()),
+        "mean_ms": mean_ms,
+        "static_mean_ms": row.static.latency.mean_ms,
+        "speedup": row.static.latency.mean_ms / mean_ms,
+        **{
+            f"exit_{exit}_accuracy": float((logits.argmax(-1) == labels).mean())
+            for exit, logits in enumerate(dynamic["test"])
+        },
+    }
+
+
+def beside_random(
+    settings: Settings, searched: Outcome, folder: Path, cache: Path
+) -> dict[str, dict[str, Any]]:
+    """What the search found and random architectures within its budget, all trained shortly."""
+    splits = load_splits(settings, cache)
+    space = make_space(settings)
+    table = LatencyTable(
+        folder / "s2dnas" / "latency",
+        HostDevice(),
+        precision=settings.latency_precision,
+        threads=1,
+        runs=settings.latency_runs,
+    )
+    others = draw_within(
+        searched.budget,
+        RANDOM,
+        space,
+        table,
+        seed=settings.seed,
+        besides=[searched.architecture],
+    )
+    trainer = make_trainer(settings, space, splits, folder / "s2dnas" / "shared.safetensors")
+    assert searched.budget.mean_ms is not None
+    rows = {}
+    (folder / "random").mkdir(exist_ok=True)
+    for place, architecture in enumerate((searched.architecture, *others)):
+        name = f"random {place}" if place else "s2dnas"
+        kept = folder / "random" / f"{place}.json"
+        if not kept.exists():
+            row = judge(
+                *(architecture, trainer, table, space, splits, searched.budget.mean_ms),
+                settings.seed,
+            )
+            write_atomically(kept, msgspec.json.encode(row))
+        rows[name] = msgspec.json.decode(kept.read_bytes())
+        print(f"{name}: {rows[name]['accuracy']:.2%}", flush=True)
+    return rows
 
 
 def claims(name: str, outcome: Outcome, speedup_goal: float | None) -> list[Claim]:
@@ -130,6 +253,33 @@ def claims(name: str, outcome: Outcome, speedup_goal: float | None) -> list[Clai
     return made
 
 
+def equal_claims(equal: dict[str, dict[str, dict[str, float]]], speedup_goal: float) -> list[Claim]:
+    """Speed at the drop that the goal allows, and against the depth exits."""
+    made = []
+    for program, ours in equal["s2dnas"].items():
+        beside = equal["depth exits"][program]
+        made += [
+            Claim.at_least(
+                f"s2dnas: static {program} mean latency over dynamic, at thresholds chosen to lose "
+                f"{100 * DROP_GOAL:.1f} points",
+                ours["speedup"],
+                speedup_goal,
+            ),
+            Claim.at_most(
+                f"s2dnas: accuracy of static {program} less dynamic at these thresholds",
+                ours["drop"],
+                DROP_GOAL,
+            ),
+            Claim.at_least(
+                f"mean latency of depth exits over that of s2dnas, {program}, at thresholds chosen "
+                f"to lose {100 * DROP_GOAL:.1f} points",
+                beside["mean_ms"] / ours["mean_ms"],
+                1.0,
+            ),
+        ]
+    return made
+
+
 def main() -> None:
     """Run both, print and write the result."""
     parser = argparse.ArgumentParser(
@@ -159,6 +309,10 @@ def main() -> None:
         default=[0.5, 0.75],
         help="static networks to set beside it, of so much of the base's width",
     )
+    parser.add_argument(
+        "--random-epochs", type=int, default=1, help="of random architectures; 0 leaves them out"
+    )
+    parser.add_argument("--random-images", type=int, default=15_000, help="to train those on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--result", type=Path, help="default: s2dnas_cifar10_BASE.json beside the others"
@@ -188,11 +342,40 @@ def main() -> None:
         reporter=reporter,
     )
 
-    figures: dict[str, Any] = {}
-    for name, outcome in (("s2dnas", searched), ("depth exits", by_depth)):
+    figures: dict[str, Any] = {"published_million_multiply_adds": PUBLISHED}
+    splits = load_splits(settings, cache)
+    equal: dict[str, dict[str, dict[str, float]]] = {}
+    for name, outcome, place in (
+        ("s2dnas", searched, arguments.folder / "s2dnas"),
+        ("depth exits", by_depth, depth_folder),
+    ):
         print(name)
         console.table(COLUMNS, table_rows(outcome))
-        figures[name] = as_figures(outcome)
+        equal[name] = {
+            row.program: at_equal_accuracy(outcome, row, splits, place) for row in outcome.rows
+        }
+        figures[name] = {**as_figures(outcome), "at_equal_accuracy": equal[name]}
+    made = equal_claims(equal, MEAN_SPEEDUP_GOALS[arguments.base])
+    if arguments.random_epochs:
+        short = replace(
+            settings,
+            train_images=arguments.random_images,
+            final_recipe=replace(settings.final_recipe, epochs=arguments.random_epochs),
+        )
+        rows = beside_random(short, searched, arguments.folder, cache)
+        figures["beside_random"] = rows
+        mean = float(np.mean([row["accuracy"] for name, row in rows.items() if name != "s2dnas"]))
+        ahead = rows["s2dnas"]["accuracy"] - mean
+        made.append(
+            Claim(
+                f"accuracy of what the search found less the mean of {RANDOM} random "
+                f"architectures, within one budget, {arguments.random_epochs} epochs of "
+                f"{arguments.random_images} images each",
+                ahead,
+                0.0,
+                ahead > 0,
+            )
+        )
     write_result(
         arguments.result or RESULTS / f"s2dnas_cifar10_{arguments.base}.json",
         purpose=f"S2DNAS on a pretrained {arguments.base}, beside a depth-exit conversion of one "
@@ -207,11 +390,14 @@ def main() -> None:
             *("--shared-learning-rate", str(arguments.shared_learning_rate)),
             *("--smaller-shares", *map(str, arguments.smaller_shares)),
             *("--epochs", str(arguments.epochs), "--learning-rate", str(arguments.learning_rate)),
+            *("--random-epochs", str(arguments.random_epochs)),
+            *("--random-images", str(arguments.random_images)),
             *("--limit", str(arguments.limit), "--seed", str(arguments.seed)),
         ],
         claims=[
             *claims("s2dnas", searched, MEAN_SPEEDUP_GOALS[arguments.base]),
             *claims("depth exits", by_depth, None),
+            *made,
         ],
         figures=figures,
     )

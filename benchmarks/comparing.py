@@ -1,0 +1,168 @@
+"""Architectures trained alike, and thresholds chosen alike, for benchmarks that compare them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from offramp_search.bases import load_base
+from offramp_search.data import ImageSet, take_stratified
+from offramp_search.evaluators import FineTune, fit_exits, recalibrate
+from offramp_search.pipeline import random_architecture, static_network
+from offramp_search.thresholds import curve, solve
+from offramp_search.training import accuracies
+from offramp_search.weights import load_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from offramp_export.network import MultiStageNetwork
+    from offramp_search.budget import Budget
+    from offramp_search.data import Splits
+    from offramp_search.devices import LatencyTable
+    from offramp_search.pipeline import Settings
+    from offramp_search.spaces import Architecture, StaticTransform
+    from offramp_search.thresholds import Solution
+
+__all__ = ["answers", "draw_within", "fastest_within", "judge", "make_trainer"]
+
+FITTING_IMAGES = 5_000
+
+
+def make_trainer(
+    settings: Settings, space: StaticTransform, splits: Splits, shared: Path
+) -> FineTune:
+    """Trains an architecture from the shared weights, and runs it on both halves.
+
+    Args:
+        settings: Whose final recipe is trained by.
+        space: What the architectures are from.
+        splits: The images; what is calibrated on and what is reported on come after one another.
+        shared: File of the shared weights.
+    """
+    masked = space.masked()
+    base = load_base(
+        settings.base,
+        num_classes=len(splits.labels),
+        image_shape=splits.train.image_shape,
+        weights=Path(str(settings.base_weights)),
+    )
+    static = static_network(base).eval()
+
+    def teacher(images: Tensor) -> Tensor:
+        logits: tuple[Tensor, ...] = static(images)
+        return logits[-1]
+
+    def build(architecture: Architecture) -> MultiStageNetwork:
+        load_weights(masked, shared)
+        masked.eval().select(architecture)
+        images = take_stratified(splits.train, FITTING_IMAGES, seed=settings.seed)
+        recalibrate(masked, images.images)
+        for stage, one in enumerate(fit_exits(masked, images)):
+            masked.set_exit(stage, torch.from_numpy(one.weight), torch.from_numpy(one.bias))
+        return space.build(architecture, weights=masked)
+
+    halves = (splits.calibration, splits.test)
+    both = ImageSet(
+        np.concatenate([half.images for half in halves]),
+        np.concatenate([half.labels for half in halves]),
+    )
+    return FineTune(
+        build, train=splits.train, search=both, recipe=settings.final_recipe, teacher=teacher
+    )
+
+
+def answers(logits: NDArray[np.float32], solution: Solution) -> NDArray[np.int64]:
+    """``(images,)`` the exit that each image leaves at."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    confidence = (shifted / shifted.sum(axis=-1, keepdims=True)).max(axis=-1)
+    leaves = confidence >= np.array(solution.thresholds)[:, None]
+    leaves &= np.array(solution.enabled)[:, None]
+    exits: NDArray[np.int64] = leaves.argmax(axis=0)
+    return exits
+
+
+def judge(
+    architecture: Architecture,
+    trainer: FineTune,
+    table: LatencyTable,
+    space: StaticTransform,
+    splits: Splits,
+    mean_ms: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Train one architecture, and say how accurate it is within the budget."""
+    stage_ms = [latency.ms for latency in table.predict(space.blocks(architecture))]
+    outputs = trainer.evaluate(architecture, seed=seed)
+    cut = len(splits.calibration)
+    solution = solve(outputs.logits[:, :cut], outputs.labels[:cut], stage_ms, mean_ms=mean_ms)
+    logits, labels = outputs.logits[:, cut:], outputs.labels[cut:]
+    exits = answers(logits, solution)
+    right = logits[exits, np.arange(len(labels))].argmax(axis=-1) == labels
+    return {
+        "architecture": dict(architecture),
+        "stage_ms": stage_ms,
+        "accuracy": float(right.mean()),
+        "mean_ms": float(np.cumsum(stage_ms)[exits].mean()),
+        "exit_accuracies": accuracies(logits, labels),
+        "calibration_accuracy": solution.accuracy,
+    }
+
+
+def draw_within(
+    budget: Budget,
+    count: int,
+    space: StaticTransform,
+    table: LatencyTable,
+    *,
+    seed: int,
+    besides: Sequence[Architecture],
+) -> list[Architecture]:
+    """Random networks that can keep a budget, each another one.
+
+    Args:
+        budget: What is limited.
+        count: How many.
+        space: What they are drawn from.
+        table: Where latencies are looked up, and measured if they are missing.
+        seed: Of the draws.
+        besides: Networks that are not drawn.
+    """
+    networks = {space.canonical(one) for one in besides}
+    generator = np.random.default_rng([seed, 5])
+    found: list[Architecture] = []
+    while len(found) < count:
+        architecture = random_architecture(space, generator)
+        if space.canonical(architecture) in networks:
+            continue
+        stages = space.blocks(architecture)
+        table.require([block for stage in stages for block in stage])
+        if budget.allows([latency.ms for latency in table.predict(stages)], 0):
+            found.append(architecture)
+            networks.add(space.canonical(architecture))
+    return found
+
+
+def fastest_within(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    stage_ms: Sequence[float],
+    *,
+    accuracy: float,
+) -> Solution:
+    """The fastest thresholds that are at least so accurate, or the most accurate ones.
+
+    Args:
+        logits: ``(exits, images, classes)`` of the images that thresholds are chosen on.
+        labels: ``(images,)`` int64.
+        stage_ms: What each stage takes, in milliseconds.
+        accuracy: A fraction.
+    """
+    solutions = curve(logits, labels, stage_ms)
+    return next((one for one in solutions if one.accuracy >= accuracy), solutions[-1])
