@@ -66,8 +66,11 @@ def make_sampler(
 
 def _different(space: Space) -> list[Architecture]:
     """The landmarks of a space that are networks, each once."""
-    valid = [one for one in space.landmarks() if space.refusal(one) is None]
-    return list({space.canonical(one): one for one in reversed(valid)}.values())[::-1]
+    found: dict[Hashable, Architecture] = {}
+    for one in space.landmarks():
+        if space.refusal(one) is None:
+            found.setdefault(space.canonical(one), one)
+    return list(found.values())
 
 
 def _make(

@@ -18,7 +18,7 @@ from offramp_search.evaluators import Evaluator, Outputs
 from offramp_search.spaces import Block, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from optuna.distributions import BaseDistribution
@@ -67,9 +67,11 @@ class FakeSpace(Space):
 
     Args:
         units: How many decisions there are.
+        landmarks: What a search of it begins with.
     """
 
-    def __init__(self, units: int = 4) -> None:
+    def __init__(self, units: int = 4, landmarks: Sequence[Architecture] = ()) -> None:
+        self._landmarks = tuple(landmarks)
         self._decisions = {
             f"unit_{unit}": CategoricalDistribution(_SHARES) for unit in range(units)
         }
@@ -82,6 +84,10 @@ class FakeSpace(Space):
     def decisions(self) -> Mapping[str, BaseDistribution]:
         """One per unit."""
         return self._decisions
+
+    def landmarks(self) -> tuple[Architecture, ...]:
+        """Those it was made with."""
+        return self._landmarks
 
     def refusal(self, architecture: Architecture) -> str | None:
         """The first unit must put something into stage 0."""

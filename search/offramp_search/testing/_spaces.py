@@ -100,6 +100,13 @@ class SpaceContract(ABC):
             assert list(neutral) == list(space.decisions())
             assert space.refusal(neutral) is None
 
+    def test_landmarks_are_architectures_of_the_space(self, space: Space) -> None:
+        """Where it names some; at least one of them is a valid network."""
+        landmarks = space.landmarks()
+        assert all(list(one) == list(space.decisions()) for one in landmarks)
+        refusals = [space.refusal(one) for one in landmarks]
+        assert not landmarks or None in refusals
+
     def test_the_same_architecture_is_the_same_network(self, space: Space) -> None:
         """Whichever space made alike builds it, with new weights from the same seed."""
         other = self.make_space()

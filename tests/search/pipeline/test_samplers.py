@@ -55,3 +55,23 @@ def test_ddpnas_fits_into_the_trials_and_its_survivor_keeps_the_budget(
         survivor = sampler.answer(study)
     (answer,) = [t for t in result.trials if t.architecture == survivor][:1]
     assert sum(answer.stage_ms) <= 1.75
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_method_begins_with_the_landmarks(
+    tmp_path: Path, table: LatencyTable, method: Method
+) -> None:
+    plain = {f"unit_{unit}": "2-2" for unit in range(4)}
+    landmarks = (
+        {**plain, "unit_0": "0-4"},  # no network: passed over
+        plain,
+        {**plain, "unit_3": "1-3"},
+        dict(plain),  # another name for the second
+    )
+    space = FakeSpace(landmarks=landmarks)
+    sampler = make_sampler(method, 0, space, BUDGET, table, trials=25)
+    result = search(
+        space, sampler, FakeEvaluator(), table, BUDGET, trials=25, folder=tmp_path / "run"
+    )
+    assert [trial.architecture for trial in result.trials[:2]] == [landmarks[1], landmarks[2]]
+    assert len({space.canonical(trial.architecture) for trial in result.trials}) > 8
