@@ -331,16 +331,22 @@ def main() -> None:
     cache = arguments.folder / "cache"
     searched = run_pipeline(settings, arguments.folder / "s2dnas", cache=cache, reporter=reporter)
 
-    depth_folder = arguments.folder / "depth_exits"
-    depth_folder.mkdir(parents=True, exist_ok=True)
-    shared = "shared.safetensors"
-    shutil.copyfile(arguments.folder / "s2dnas" / shared, depth_folder / shared)
-    by_depth = run_pipeline(
-        replace(settings, architecture=depth_architecture(settings), smaller_shares=()),
-        depth_folder,
-        cache=cache,
-        reporter=reporter,
-    )
+    depth = depth_architecture(settings)
+    canonical = make_space(settings).canonical
+    if canonical(searched.architecture) == canonical(depth):
+        reporter.say("the search ended with the depth exits, which are not trained once more")
+        depth_folder, by_depth = arguments.folder / "s2dnas", searched
+    else:
+        depth_folder = arguments.folder / "depth_exits"
+        depth_folder.mkdir(parents=True, exist_ok=True)
+        shared = "shared.safetensors"
+        shutil.copyfile(arguments.folder / "s2dnas" / shared, depth_folder / shared)
+        by_depth = run_pipeline(
+            replace(settings, architecture=depth, smaller_shares=()),
+            depth_folder,
+            cache=cache,
+            reporter=reporter,
+        )
 
     figures: dict[str, Any] = {"published_million_multiply_adds": PUBLISHED}
     splits = load_splits(settings, cache)

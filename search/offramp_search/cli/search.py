@@ -109,6 +109,14 @@ def search(
             "of residual blocks, with all channels there are; 0 leaves it to the cuts of layers.",
         ),
     ] = 0,
+    landmarks: Annotated[
+        bool,
+        typer.Option(
+            help="Begin with architectures that anybody would try: exits at different depths, and "
+            "thin stages of equal width. Without them methods can be compared by what they find "
+            "themselves.",
+        ),
+    ] = True,
     tie: Annotated[
         bool,
         typer.Option(
@@ -247,6 +255,7 @@ def search(
         tie=tie,
         exit_grid=exit_grid,
         exit_places=exit_places,
+        landmarks=landmarks,
         space=space,
         cell_blocks=cell_blocks,
         cell_filters=cell_filters,

@@ -42,9 +42,16 @@ _INVALID = 1e9
 
 
 def make_sampler(
-    method: Method, seed: int, space: Space, budget: Budget, table: LatencyTable, *, trials: int
+    method: Method,
+    seed: int,
+    space: Space,
+    budget: Budget,
+    table: LatencyTable,
+    *,
+    trials: int,
+    landmarks: bool = True,
 ) -> BaseSampler:
-    """The sampler of a method, which begins with the landmarks of the space.
+    """The sampler of a method.
 
     PNAS frees as many decisions a level as it takes to have freed all within the trials; DDPNAS
     prunes one choice at a time if three fair rounds before each fit into them, and half of the
@@ -57,11 +64,12 @@ def make_sampler(
         budget: What is limited.
         table: Where latencies are looked up.
         trials: Architectures that will be evaluated.
+        landmarks: Whether the search begins with the space's landmarks.
     """
     limits = Limits(space, budget, table)
-    landmarks = _different(space)
-    sampler = _make(method, seed, space, limits, after=len(landmarks), trials=trials)
-    return StartingSampler(sampler, landmarks) if landmarks else sampler
+    first = _different(space) if landmarks else []
+    sampler = _make(method, seed, space, limits, after=len(first), trials=trials)
+    return StartingSampler(sampler, first) if first else sampler
 
 
 def _different(space: Space) -> list[Architecture]:

@@ -103,7 +103,13 @@ def search_architecture(
     settings = context.settings
     assert settings.method != "unnas"
     sampler = make_sampler(
-        settings.method, settings.seed, space, budget, table, trials=settings.trials
+        settings.method,
+        settings.seed,
+        space,
+        budget,
+        table,
+        trials=settings.trials,
+        landmarks=settings.landmarks,
     )
     with context.reporter.progress("Searching") as report:
         minutes = settings.search_minutes

@@ -51,6 +51,7 @@ class Settings:
         cell_blocks: Blocks of a cell at most; see ``Cell``.
         cell_filters: Of the cells of the first level.
         cells_per_level: Cells of stride one on each level.
+        landmarks: Whether the search begins with what anybody would try; see ``Space``.
         trials: Architectures to try.
         search_minutes: Wall-clock time to search for instead; ``trials`` is then only what pnas and
             ddpnas plan for. A search that was stopped goes on with the minutes it has left.
@@ -94,6 +95,7 @@ class Settings:
     cell_blocks: int = 5
     cell_filters: int = 16
     cells_per_level: int = 1
+    landmarks: bool = True
     trials: int = 50
     search_minutes: float | None = None
     architecture: dict[str, str | int] | None = None
