@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from offramp._files import write_atomically
+from offramp.profiling import collect_logits
+from offramp.runtimes import open_runtime
 from offramp_search.bases import load_base
 from offramp_search.data import ImageSet, take_stratified
 from offramp_search.evaluators import FineTune, fit_exits, recalibrate
@@ -22,15 +25,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from offramp.bundle import Bundle
     from offramp_export.network import MultiStageNetwork
     from offramp_search.budget import Budget
     from offramp_search.data import Splits
     from offramp_search.devices import LatencyTable
-    from offramp_search.pipeline import Settings
+    from offramp_search.pipeline import Outcome, Row, Settings
     from offramp_search.spaces import Architecture, StaticTransform
     from offramp_search.thresholds import Solution
 
-__all__ = ["answers", "draw_within", "fastest_within", "judge", "make_trainer"]
+__all__ = ["at_equal_accuracy", "draw_within", "judge", "make_trainer"]
 
 FITTING_IMAGES = 5_000
 
@@ -78,7 +82,7 @@ def make_trainer(
     )
 
 
-def answers(logits: NDArray[np.float32], solution: Solution) -> NDArray[np.int64]:
+def _answers(logits: NDArray[np.float32], solution: Solution) -> NDArray[np.int64]:
     """``(images,)`` the exit that each image leaves at."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     confidence = (shifted / shifted.sum(axis=-1, keepdims=True)).max(axis=-1)
@@ -103,7 +107,7 @@ def judge(
     cut = len(splits.calibration)
     solution = solve(outputs.logits[:, :cut], outputs.labels[:cut], stage_ms, mean_ms=mean_ms)
     logits, labels = outputs.logits[:, cut:], outputs.labels[cut:]
-    exits = answers(logits, solution)
+    exits = _answers(logits, solution)
     right = logits[exits, np.arange(len(labels))].argmax(axis=-1) == labels
     return {
         "architecture": dict(architecture),
@@ -149,7 +153,7 @@ def draw_within(
     return found
 
 
-def fastest_within(
+def _fastest_within(
     logits: NDArray[np.float32],
     labels: NDArray[np.int64],
     stage_ms: Sequence[float],
@@ -166,3 +170,65 @@ def fastest_within(
     """
     solutions = curve(logits, labels, stage_ms)
     return next((one for one in solutions if one.accuracy >= accuracy), solutions[-1])
+
+
+def _all_logits(bundle: Bundle, program: str, images: ImageSet, kept: Path) -> NDArray[np.float32]:
+    """``(exits, images, classes)``, kept as they are found."""
+    if not kept.exists():
+        with open_runtime(bundle, program) as runtime:
+            write_atomically(kept, collect_logits(runtime, images.images).tobytes())
+    found = np.frombuffer(kept.read_bytes(), np.float32)
+    return found.reshape(-1, len(images), len(bundle.manifest.labels))
+
+
+def at_equal_accuracy(
+    outcome: Outcome, row: Row, splits: Splits, folder: Path, *, drop: float
+) -> dict[str, float]:
+    """The fastest thresholds that lose no more than a drop, chosen on half of the test images.
+
+    Nothing is certified of them. What they come to is counted on the other half; stages are weighed
+    as they were measured on their own, and together take what whole predictions did.
+
+    Args:
+        outcome: Of a run of the pipeline with pretrained weights.
+        row: One of its programs.
+        splits: Of the run.
+        folder: Where logits are kept.
+        drop: Of accuracy, a fraction; chosen for the static network's on the calibrated half.
+    """
+    program = row.program
+    name = program.replace("/", "-")
+    halves = {"calibration": splits.calibration, "test": splits.test}
+    static, dynamic = (
+        {
+            half: _all_logits(bundle, program, images, folder / f"{kind}-{half}-{name}.logits")
+            for half, images in halves.items()
+        }
+        for kind, bundle in (("static", outcome.static), ("dynamic", outcome.dynamic))
+    )
+    entry = next(one for one in outcome.dynamic.manifest.latencies if one.program == program)
+    medians = np.array([np.median(samples) for samples in entry.stage_samples_ms])
+    stage_ms = medians / medians.sum() * row.last_exit.latency.mean_ms
+    right = static["calibration"][-1].argmax(-1) == splits.calibration.labels
+    solution = _fastest_within(
+        dynamic["calibration"],
+        splits.calibration.labels,
+        stage_ms.tolist(),
+        accuracy=float(right.mean()) - drop,
+    )
+    exits = _answers(dynamic["test"], solution)
+    labels = splits.test.labels
+    ours = dynamic["test"][exits, np.arange(len(labels))].argmax(-1) == labels
+    theirs = static["test"][-1].argmax(-1) == labels
+    mean_ms = float(np.cumsum(stage_ms)[exits].mean())
+    return {
+        "accuracy": float(ours.mean()),
+        "drop": float(theirs.mean() - ours.mean()),
+        "mean_ms": mean_ms,
+        "static_mean_ms": row.static.latency.mean_ms,
+        "speedup": row.static.latency.mean_ms / mean_ms,
+        **{
+            f"exit_{exit}_accuracy": float((logits.argmax(-1) == labels).mean())
+            for exit, logits in enumerate(dynamic["test"])
+        },
+    }

@@ -28,11 +28,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from comparing import answers, draw_within, fastest_within, judge, make_trainer
+from comparing import at_equal_accuracy, draw_within, judge, make_trainer
 from offramp._files import write_atomically
 from offramp.cli import console
-from offramp.profiling import collect_logits
-from offramp.runtimes import open_runtime
 from offramp_search.bases import load_base
 from offramp_search.devices import HostDevice, LatencyTable
 from offramp_search.pipeline import (
@@ -49,11 +47,7 @@ from offramp_search.spaces import StaticTransform
 from offramp_search.training import Recipe
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from offramp.bundle import Bundle
-    from offramp_search.data import ImageSet, Splits
-    from offramp_search.pipeline import Outcome, Row
+    from offramp_search.pipeline import Outcome
 
 RESULTS = Path(__file__).parent / "results"
 MEAN_SPEEDUP_GOALS = {"vgg16_bn": 4.0, "resnet56": 2.0, "resnet20": 1.5, "mobilenet_v2": 2.0}
@@ -128,59 +122,6 @@ def depth_architecture(settings: Settings) -> dict[str, str | int]:
     space = make_space(settings)
     shares = [(stage + 1) / settings.num_stages for stage in range(settings.num_stages - 1)]
     return dict(space.depth_architecture(shares))
-
-
-def all_logits(bundle: Bundle, program: str, images: ImageSet, kept: Path) -> NDArray[np.float32]:
-    """``(exits, images, classes)``, kept as they are found."""
-    if not kept.exists():
-        with open_runtime(bundle, program) as runtime:
-            write_atomically(kept, collect_logits(runtime, images.images).tobytes())
-    found = np.frombuffer(kept.read_bytes(), np.float32)
-    return found.reshape(-1, len(images), len(bundle.manifest.labels))
-
-
-def at_equal_accuracy(outcome: Outcome, row: Row, splits: Splits, folder: Path) -> dict[str, float]:
-    """The fastest thresholds that lose no more than the goal, chosen on half of the test images.
-
-    Nothing is certified of them. What they come to is counted on the other half; stages are weighed
-    as they were measured on their own, and together take what whole predictions did.
-    """
-    program = row.program
-    name = program.replace("/", "-")
-    halves = {"calibration": splits.calibration, "test": splits.test}
-    static, dynamic = (
-        {
-            half: all_logits(bundle, program, images, folder / f"{kind}-{half}-{name}.logits")
-            for half, images in halves.items()
-        }
-        for kind, bundle in (("static", outcome.static), ("dynamic", outcome.dynamic))
-    )
-    entry = next(one for one in outcome.dynamic.manifest.latencies if one.program == program)
-    medians = np.array([np.median(samples) for samples in entry.stage_samples_ms])
-    stage_ms = medians / medians.sum() * row.last_exit.latency.mean_ms
-    right = static["calibration"][-1].argmax(-1) == splits.calibration.labels
-    solution = fastest_within(
-        dynamic["calibration"],
-        splits.calibration.labels,
-        stage_ms.tolist(),
-        accuracy=float(right.mean()) - DROP_GOAL,
-    )
-    exits = answers(dynamic["test"], solution)
-    labels = splits.test.labels
-    ours = dynamic["test"][exits, np.arange(len(labels))].argmax(-1) == labels
-    theirs = static["test"][-1].argmax(-1) == labels
-    mean_ms = float(np.cumsum(stage_ms)[exits].mean())
-    return {
-        "accuracy": float(ours.mean()),
-        "drop": float(theirs.mean() - ours.mean()),
-        "mean_ms": mean_ms,
-        "static_mean_ms": row.static.latency.mean_ms,
-        "speedup": row.static.latency.mean_ms / mean_ms,
-        **{
-            f"exit_{exit}_accuracy": float((logits.argmax(-1) == labels).mean())
-            for exit, logits in enumerate(dynamic["test"])
-        },
-    }
 
 
 def beside_random(
@@ -358,7 +299,8 @@ def main() -> None:
         print(name)
         console.table(COLUMNS, table_rows(outcome))
         equal[name] = {
-            row.program: at_equal_accuracy(outcome, row, splits, place) for row in outcome.rows
+            row.program: at_equal_accuracy(outcome, row, splits, place, drop=DROP_GOAL)
+            for row in outcome.rows
         }
         figures[name] = {**as_figures(outcome), "at_equal_accuracy": equal[name]}
     made = equal_claims(equal, MEAN_SPEEDUP_GOALS[arguments.base])
