@@ -29,7 +29,7 @@ from offramp_export._run import run_program
 from offramp_export.cut import cut
 from offramp_export.parity import compare
 from offramp_export.targets import parse_target
-from offramp_search.data import open_source
+from offramp_search.data import ImageSet, open_source
 from offramp_search.report import Claim, write_result
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 RESULT = Path(__file__).parent / "results" / "export_parity.json"
 CACHE = Path(".cache/benchmarks/export_parity")
 TARGETS = ("litert/float32", "litert/int8", "executorch/float32", "coreml/float16")
-_FIT_IMAGES = 6000
+_TRAIN_IMAGES = 20_000
 _CALIBRATION_IMAGES = 200
 _BATCH = 250
 _THRESHOLDS = (0.5, 0.7, 0.9)
@@ -48,20 +48,20 @@ _TIE = 1e-4  # a signal this close to a threshold, or two logits to each other, 
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Data:
-    train: NDArray[np.uint8]
-    train_labels: NDArray[np.int64]
-    test: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
+class Data:
+    """CIFAR-10's first images of both splits."""
+
+    train: ImageSet
+    test: ImageSet
 
 
-def load(data: Path, images: int, cache: Path) -> _Data:
+def load(data: Path, images: int, cache: Path) -> Data:
     """The first training and test images, kept as arrays."""
-    path = cache / f"images-{_FIT_IMAGES}-{images}.npz"
+    path = cache / f"images-{_TRAIN_IMAGES}-{images}.npz"
     if not path.exists():
         read = open_source(str(data / "cifar10"), folder_cache=cache).read((32, 32))
         assert read.test is not None
-        train = read.train.take(np.arange(_FIT_IMAGES))
+        train = read.train.take(np.arange(_TRAIN_IMAGES))
         content = io.BytesIO()
         np.savez(
             content,
@@ -72,7 +72,10 @@ def load(data: Path, images: int, cache: Path) -> _Data:
         )
         write_atomically(path, content.getvalue())
     with np.load(path) as arrays:
-        return _Data(**{key: arrays[key] for key in arrays.files})
+        return Data(
+            ImageSet(arrays["train"], arrays["train_labels"]),
+            ImageSet(arrays["test"], arrays["test_labels"]),
+        )
 
 
 def measure(

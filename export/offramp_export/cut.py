@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.errors import ExportError
+from offramp_export._batches import free_batch, takes_batches
 from offramp_export._quiet import quiet
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from offramp_export.network import Preprocess
 
 __all__ = ["copy_graph", "cut", "make_functional"]
+
+_TRIED = 3  # images, to see whether a stage takes a batch
 
 
 def cut(
@@ -39,7 +42,8 @@ def cut(
             returns something else. Each must be called once.
 
     Returns:
-        Stages for ``export``, in evaluation mode. They share the network's weights.
+        Stages for ``export``, in evaluation mode, which share the network's weights. They take any
+        number of images; where a graph cannot be freed of the one it was read with, one by one.
 
     Raises:
         ExportError: ``torch.export`` refused the network, or its exits are not what they must be.
@@ -65,7 +69,8 @@ def cut(
     make_functional(graph)
     (image,) = (node for node in graph.nodes if node.op == "placeholder")
     returned = cast("tuple[fx.Node, ...]", graph.output_node().args[0])
-    return _split(module, image, returned, preprocess)
+    pixels = torch.rand(_TRIED, *image_size, 3, generator=torch.Generator().manual_seed(0)) * 255
+    return _split(module, image, returned, preprocess, pixels)
 
 
 @final
@@ -157,7 +162,11 @@ def _memory(node: fx.Node) -> fx.Node:
 
 
 def _split(
-    module: nn.Module, image: fx.Node, exits: Sequence[fx.Node], preprocess: Preprocess
+    module: nn.Module,
+    image: fx.Node,
+    exits: Sequence[fx.Node],
+    preprocess: Preprocess,
+    pixels: Tensor,
 ) -> tuple[nn.Module, ...]:
     order = {node: place for place, node in enumerate(image.graph.nodes)}
     owner: dict[fx.Node, int] = {}
@@ -182,6 +191,7 @@ def _split(
         raise ExportError("the logits do not depend on the image; check what forward returns")
     stages = []
     carry: list[fx.Node] = [image]
+    values: tuple[Tensor, ...] = (pixels,)
     for stage, logits in enumerate(exits):
         handed_on = [
             node
@@ -197,9 +207,11 @@ def _split(
             and node not in carry
             and node.op in ("call_function", "get_attr")
         ]
-        graph = copy_graph(carry, inside, (logits, *handed_on))
-        part = fx.GraphModule(module, graph)
-        stages.append(_Part(part, preprocess if stage == 0 else None).eval())
+        made = _Part(
+            module, copy_graph(carry, inside, (logits, *handed_on)), None if stage else preprocess
+        )
+        values = made.try_batches(values)
+        stages.append(made.eval())
         carry = handed_on
     return tuple(stages)
 
@@ -231,15 +243,35 @@ def _lookup(made: Mapping[fx.Node, fx.Node], node: fx.Node) -> fx.Node:
 
 @final
 class _Part(nn.Module):
-    def __init__(self, part: nn.Module, preprocess: Preprocess | None) -> None:
+    def __init__(self, module: nn.Module, graph: fx.Graph, preprocess: Preprocess | None) -> None:
         super().__init__()
         self.preprocess = preprocess
-        self.part = part
+        self.part = fx.GraphModule(module, graph)
+        self.one_by_one = True
+
+    def try_batches(self, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Compute all images at once from now on, if that gives the same; the next carry."""
+        alone = self.part
+        graph = fx.Graph()
+        graph.output(graph.graph_copy(alone.graph, {}))
+        free_batch(graph)
+        self.part = fx.GraphModule(alone, graph)
+        if self.preprocess is not None:
+            carry = (self.preprocess(carry[0]),)
+        if takes_batches(self.part, carry):
+            self.one_by_one = False
+        else:
+            self.part = alone
+        with torch.no_grad():
+            return self._run(carry)[1:]
 
     def forward(self, *carry: Tensor) -> tuple[Tensor, ...]:
         if self.preprocess is not None:
             carry = (self.preprocess(carry[0]),)
-        if carry[0].shape[0] == 1:
+        return self._run(carry)
+
+    def _run(self, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if carry[0].shape[0] == 1 or not self.one_by_one:
             return tuple(self.part(*carry))
         # The graph has the shapes of one image in it.
         singles = [

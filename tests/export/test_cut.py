@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from offramp.errors import ExportError
 from offramp_export import Preprocess, export
@@ -108,6 +109,62 @@ def test_a_network_in_one_piece_becomes_programs(images: Tensor, tmp_path: Path)
     )
     assert result.parity[0].exits[2].difference < 1e-5
     assert len(result.bundle.manifest.stages) == 3
+
+
+class _Shapes(nn.Module):
+    """Writes its sizes out, as ``torch.export`` leaves them in a graph of one image."""
+
+    def __init__(self, *, mixes: bool) -> None:
+        super().__init__()
+        self.mixes = mixes
+        self.first = nn.Conv2d(3, 8, 3, 2, 1)
+        self.second = nn.Conv2d(12, 8, 3, 2, 1)
+        self.scale = nn.Parameter(torch.rand(8))
+        self.exits = nn.ModuleList([nn.Linear(8 * 6 * 8, 3), nn.Linear(8, 3)])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        n = x.shape[0]
+        x = self.first(x) * self.scale.view(1, -1, 1, 1)
+        x = x.view(n, 2, 4, 6, 8).transpose(1, 2).reshape(n, 8, 6, 8)
+        if self.mixes:
+            x = x - x.mean((0, 2), keepdim=True)
+        early = self.exits[0](x.view(n, -1))
+        x = self.second(torch.cat([x, torch.zeros(n, 4, 6, 8)], 1))
+        return early, self.exits[1](x.mean((2, 3)).view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_a_batch_is_computed_at_once_where_its_images_do_not_mix(
+    mixes: bool, images: Tensor
+) -> None:
+    torch.manual_seed(0)
+    network = _Shapes(mixes=mixes).eval()
+    preprocess = Preprocess(MEAN, STD)
+    stages = cut(network, (12, 16), preprocess=preprocess)
+    shapes: list[int] = []
+    carry: tuple[Tensor, ...] = (images,)
+    alone = [network(preprocess(image[None])) for image in images]
+    for index, stage in enumerate(stages):
+        with torch.no_grad(), _Convolved() as convolved:
+            got, *rest = stage(*carry)
+        carry = tuple(rest)
+        shapes += convolved.batches
+        expected = torch.cat([exits[index] for exits in alone])
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    assert shapes == ([1, 1, 1, 3] if mixes else [3, 3])
+
+
+class _Convolved(TorchFunctionMode):
+    """Notes how many images each convolution is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "conv2d" in getattr(func, "__name__", ""):
+            self.batches.append(args[0].shape[0])
+        return func(*args, **(kwargs or {}))
 
 
 def test_a_plain_classifier_is_one_stage(images: Tensor) -> None:
