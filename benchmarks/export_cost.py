@@ -85,19 +85,17 @@ def make_bundles(name: str, data: Path, cache: Path, folder: Path) -> tuple[Bund
     paths = folder / f"{name}_stages.bundle", folder / f"{name}_whole.bundle"
     if not all(path.exists() for path in paths):
         images = load(data, _TEST_IMAGES, cache)
-        pixels = torch.from_numpy(images.train.astype("float32"))
-        labels = torch.from_numpy(images.train_labels)
-        made = prepare(name, data / "pretrained", pixels, labels, cache / f"{name}.safetensors")
+        made = prepare(name, data / "pretrained", images.train, cache / f"{name}.safetensors")
         stages = cut(made.network, (32, 32), preprocess=made.preprocess)
         pieces: tuple[Sequence[nn.Module], ...] = (stages, [Whole(stages)])
         for path, piece in zip(paths, pieces, strict=True):
             export(
                 piece,
-                images.test[:_EXAMPLES],
+                images.test.images[:_EXAMPLES],
                 [parse_target(f"{kind}/{bits}") for kind in RUNTIMES for bits in PRECISIONS],
                 path=path,
                 labels=[str(index) for index in range(10)],
-                calibration_images=images.train[:_CALIBRATION_IMAGES],
+                calibration_images=images.train.images[:_CALIBRATION_IMAGES],
                 overwrite=True,
             )
     stages_bundle, whole_bundle = map(Bundle.open, paths)

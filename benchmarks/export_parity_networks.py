@@ -203,9 +203,9 @@ class _Training:
 
 _TRAINING = {
     "squeeze_excite": _Training(20_000, 8, taught=False),
-    "dense": _Training(20_000, 8, taught=False),
-    "mobilenet_v2": _Training(10_000, 3, taught=True),
-    "vgg16_bn": _Training(10_000, 2, taught=True),
+    "dense": _Training(20_000, 4, taught=False),
+    "mobilenet_v2": _Training(10_000, 2, taught=True),
+    "vgg16_bn": _Training(10_000, 1, taught=True),
 }
 
 
@@ -271,9 +271,7 @@ class _FromPixels(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Any:
-        return self.network(
-            self.preprocess(image).contiguous(memory_format=torch.channels_last)
-        )
+        return self.network(self.preprocess(image).contiguous(memory_format=torch.channels_last))
 
 
 def _train(

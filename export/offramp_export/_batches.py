@@ -70,4 +70,3 @@ def takes_batches(stage: nn.Module, carry: Sequence[Tensor]) -> bool:
         one.shape == other.shape and bool((one - other).abs().max() <= _CLOSE * other.abs().max())
         for one, other in zip(got, wanted, strict=True)
     )
-

@@ -82,7 +82,7 @@ def export(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images of --fine-tune.")] = 3,
     learning_rate: Annotated[
         float, typer.Option(help="Of --fine-tune, at the start; it falls to zero.")
-    ] = 1e-3,
+    ] = 1e-4,
     delegated_share: Annotated[
         float | None,
         typer.Option(

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from offramp.errors import ExportError, ShapeError
-from offramp_export._fake_quantization import FakeQuantization, measure_ranges, quantized_run
+from offramp_export._edges import run_stages
+from offramp_export._fake_quantization import measure_ranges, quantized_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["FineTuning", "fine_tune"]
+
+_MEASURED_IMAGES = 300  # as many as the quantisers are calibrated on at most
+_STEPS_BETWEEN = 50  # one measurement and the next: it costs a twentieth of what they do
 
 
 @final
@@ -40,14 +44,16 @@ class FineTuning:
         epochs: Passes over the images.
         learning_rate: At the start; it falls to zero along a half cosine.
         batch_size: Images per step.
-        temperature: Of the softmax whose outputs are distilled (Hinton et al., 2015).
+        temperature: Of the softmax whose outputs are distilled (Hinton et al., 2015). A low one
+            hardly looks at images that the network is sure of, which are most of those it was
+            trained on, and lets their logits drift.
         seed: Of the order of the images.
     """
 
     epochs: int = 3
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
     batch_size: int = 32
-    temperature: float = 2.0
+    temperature: float = 8.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,8 +74,8 @@ def fine_tune(
     """Copies of the stages, trained so that static int8 answers as the float stages do.
 
     Every exit is taught the probabilities that the same exit of the float network gives, so the
-    images need no labels. Ranges of activations are measured again before each epoch, as the
-    quantiser will measure them afterwards.
+    images need no labels. Ranges of activations are measured on some of the images again and again,
+    as the quantiser will measure them afterwards.
 
     Args:
         stages: As ``export`` takes them; they are left alone.
@@ -94,8 +100,8 @@ def fine_tune(
             f"fine-tuning was given {len(images)} images, expected at least one batch of "
             f"{options.batch_size}; pass more images or a smaller batch_size"
         )
-    teacher = _prepare(stages)
     student = _prepare(stages)
+    wanted = _answers(student, images, options.batch_size)
     parameters = [parameter for stage in student for parameter in stage.parameters()]
     unique = list({id(parameter): parameter for parameter in parameters}.values())
     for parameter in unique:
@@ -104,16 +110,19 @@ def fine_tune(
     optimizer = torch.optim.Adam(unique, options.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs * steps)
     generator = np.random.default_rng(options.seed)
+    measured = images[generator.permutation(len(images))[:_MEASURED_IMAGES]]
     for epoch in range(options.epochs):
         if progress is not None:
             progress(epoch, options.epochs)
-        quantization = measure_ranges(student, images, options.batch_size)
-        if not all(math.isfinite(bound) for bounds in quantization.values() for bound in bounds):
-            raise _diverged(epoch, options)
         order = generator.permutation(len(images))[: steps * options.batch_size]
-        for chosen in order.reshape(steps, options.batch_size):
+        for step, chosen in enumerate(order.reshape(steps, options.batch_size)):
+            if step % _STEPS_BETWEEN == 0:
+                quantization = measure_ranges(student, measured, options.batch_size)
+                if not all(math.isfinite(end) for ends in quantization.values() for end in ends):
+                    raise _diverged(epoch, options)
             batch = torch.from_numpy(images[chosen].astype(np.float32))
-            loss = _loss(teacher, student, quantization, batch, options.temperature)
+            answers = quantized_run(student, quantization, batch)
+            loss = _loss(answers, [logits[chosen] for logits in wanted], options.temperature)
             if not bool(torch.isfinite(loss)):
                 raise _diverged(epoch, options)
             optimizer.zero_grad()
@@ -124,6 +133,8 @@ def fine_tune(
         progress(options.epochs, options.epochs)
     for parameter in unique:
         parameter.requires_grad_(False)
+    for stage in student:
+        stage.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return student
 
 
@@ -139,33 +150,32 @@ def _prepare(stages: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
     copies = copy.deepcopy(list(stages))
     for stage in copies:
         stage.to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+        # Images come channel-last, and convolutions are faster where all is.
+        stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return tuple(copies)
 
 
-def _loss(
-    teacher: Sequence[nn.Module],
-    student: Sequence[nn.Module],
-    quantization: FakeQuantization,
-    batch: Tensor,
-    temperature: float,
-) -> Tensor:
+def _answers(
+    stages: Sequence[nn.Module], images: NDArray[np.uint8], batch_size: int
+) -> list[Tensor]:
+    """``(images, classes)`` logits of every exit."""
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(images[start : start + batch_size].astype(np.float32))
+        parts.append([outputs[0] for outputs in run_stages(stages, batch)])
+    return [torch.cat(logits) for logits in zip(*parts, strict=True)]
+
+
+def _loss(answers: Sequence[Tensor], wanted: Sequence[Tensor], temperature: float) -> Tensor:
     """The divergence of the exits' probabilities, averaged over exits and images."""
-    losses = []
-    with torch.no_grad():
-        wanted = []
-        carry: tuple[Tensor, ...] = (batch,)
-        for stage in teacher:
-            logits, *carried = stage(*carry)
-            wanted.append(logits)
-            carry = tuple(carried)
-    for logits, target in zip(quantized_run(student, quantization, batch), wanted, strict=True):
-        losses.append(
-            F.kl_div(
-                F.log_softmax(logits / temperature, 1),
-                F.log_softmax(target / temperature, 1),
-                reduction="batchmean",
-                log_target=True,
-            )
-            * temperature**2
+    losses = [
+        F.kl_div(
+            F.log_softmax(logits / temperature, 1),
+            F.log_softmax(target / temperature, 1),
+            reduction="batchmean",
+            log_target=True,
         )
+        * temperature**2
+        for logits, target in zip(answers, wanted, strict=True)
+    ]
     return torch.stack(losses).mean()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from offramp.errors import ExportError, ShapeError
 from offramp_export import FineTuning, Preprocess, fine_tune
 from offramp_export._edges import prepare_stages, run_stages, trace_edges
-from offramp_export._fake_quantization import measure_ranges, quantized_run
+from offramp_export._fake_quantization import _round_activation, measure_ranges, quantized_run
 from offramp_export.targets import LiteRT
 from offramp_export.testing import contract_images, contract_stages
 
@@ -86,7 +86,7 @@ def test_what_rounding_costs_is_won_back() -> None:
     trained = fine_tune(
         stages,
         contract_images(256),
-        FineTuning(epochs=10),
+        FineTuning(epochs=10, learning_rate=1e-3),
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(done, 10) for done in range(11)]
@@ -111,6 +111,25 @@ def test_the_roundings_are_those_of_the_program() -> None:
     # The simulation is closer to the program than torch is, at every exit.
     for exit in range(3):
         assert np.abs(simulated[exit] - real[exit]).mean() < np.abs(exact[exit] - real[exit]).mean()
+
+
+def test_an_activation_is_rounded_as_torch_does_it(rng: np.random.Generator) -> None:
+    values = torch.from_numpy(rng.normal(0, 2, 4000).astype(np.float32))
+    ours, theirs = values.clone().requires_grad_(), values.clone().requires_grad_()
+    low, high = -3.0, 4.5
+    scale = (high - low) / 255
+    made = _round_activation(ours, (low, high))
+    wanted = torch.fake_quantize_per_tensor_affine(
+        theirs, scale, round(-128 - low / scale), -128, 127
+    )
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-6)
+    weights = torch.from_numpy(rng.normal(size=4000).astype(np.float32))
+    for rounded in (made, wanted):
+        (rounded * weights).sum().backward()  # type: ignore[no-untyped-call]
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert torch.equal(ours.grad, theirs.grad)
+    assert bool((ours.grad == 0).any())
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
