@@ -69,7 +69,7 @@ def test_nothing_is_left_of_a_shuffle(
     result = export(
         list(space.build(space.width_architecture([0.5])).stages),
         rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8),
-        [LiteRT()],
+        [LiteRT(), ExecuTorch(), CoreML()],
         path=tmp_path / "bundle",
         labels=[str(i) for i in range(7)],
     )
