@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor, nn
 
-from offramp.errors import ExportError
+from offramp.errors import ConversionError, ExportError
+from offramp_export._first_line import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,15 +128,16 @@ def export_stage(
         shapes: Of its inputs, batch 1.
 
     Raises:
-        ExportError: torch cannot export it.
+        ConversionError: torch cannot export it.
     """
     try:
         with torch.no_grad():
             return torch.export.export(stage, tuple(torch.zeros(shape) for shape in shapes))
     except Exception as error:
-        raise ExportError(
-            f"torch.export refused stage {index}: {error}; "
-            "remove what depends on the data from the stage"
+        raise ConversionError(
+            f"torch.export refused stage {index}: {first_line(error)}; take what depends on the "
+            "values of the image out of it",
+            stage=index,
         ) from error
 
 

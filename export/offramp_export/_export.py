@@ -162,7 +162,9 @@ def export(
         except ConversionError as error:
             if not find_layer:
                 raise
-            raise name_operator(error, prepared, target, (height, width)) from error
+            raise name_operator(
+                error, prepared, target, (height, width), calibration_images
+            ) from error
         program = target.describe(program, card)
         logits[name] = run_program(target, program, example)
         parity = compare(

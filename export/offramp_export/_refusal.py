@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.errors import ConversionError, ExportError
-from offramp_export.culprit import Search
+from offramp_export.culprit import Search, is_row
 from offramp_export.cut import copy_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from offramp_export.targets import Target
 
@@ -29,37 +31,64 @@ _INSTEAD = {
 
 
 def name_operator(
-    error: ConversionError, stages: Sequence[nn.Module], target: Target, size: tuple[int, int]
+    error: ConversionError,
+    stages: Sequence[nn.Module],
+    target: Target,
+    size: tuple[int, int],
+    calibration_images: NDArray[np.uint8] | None = None,
 ) -> ConversionError:
     """The same error with the operator and its layer, or with why none could be named.
 
-    Each kind of operator in the network is converted alone, those first that the converter spoke
-    of, until one is refused.
+    Each kind of operator in the network is converted alone in float32, those first that the
+    converter spoke of, until one is refused. If none is, it was the quantiser: then the network is
+    converted up to the first operator of each kind.
 
     Args:
         error: What the target said.
         stages: As ``prepare_stages`` returns them.
         target: That refused them.
         size: Height and width of the image.
+        calibration_images: What the target was given.
     """
     try:
-        search = Search(stages, target, np.zeros((1, *size, 3), np.uint8), 0, None)
+        alone = target.for_stage(error.stage or 0)
+        blank = np.zeros((1, *size, 3), np.uint8)
+        search = Search(stages, alone, blank, -1, calibration_images)
         refused = _first_refused(search, str(error), target.plain())
+        if refused is None and alone != target.plain():
+            refused = _first_not_quantised(search)
         if refused is None:
             said = "no operator is refused alone, so it is how two of them stand together"
             return ConversionError(f"{error}; {said}")
         stage, layer = search.place(refused)
+    except ConversionError as failure:
+        if failure.stage is None or failure.layer is None:
+            return ConversionError(f"{error}; the operator could not be found: {failure}")
+        return _named(error, failure.stage, failure.layer, failure.operator, None)
     except ExportError as failure:
         return ConversionError(f"{error}; the operator could not be found: {failure}")
+    return _named(error, stage, layer, str(refused.target), _INSTEAD.get(_name(refused)))
+
+
+def _named(
+    error: ConversionError, stage: int, layer: str, operator: str | None, instead: str | None
+) -> ConversionError:
     where = f"layer {layer!r} of stage {stage}" if layer else f"stage {stage} itself"
-    instead = _INSTEAD.get(_name(refused))
+    what = f"{operator} in {where}" if operator else where
     return ConversionError(
-        f"{error}; what it refuses is {refused.target} in {where}"
-        + (f": {instead}" if instead else ""),
+        f"{error}; what it refuses is {what}" + (f": {instead}" if instead else ""),
         stage=stage,
         layer=layer,
-        operator=str(refused.target),
+        operator=operator,
     )
+
+
+def _first_not_quantised(search: Search) -> fx.Node | None:
+    kinds: dict[str, fx.Node] = {}
+    for node in search.order:
+        if node in search.depends and is_row(node):
+            kinds.setdefault(str(node.target), node)
+    return next((node for node in kinds.values() if search.refuses(node)), None)
 
 
 def _first_refused(search: Search, said: str, target: Target) -> fx.Node | None:

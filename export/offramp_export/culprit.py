@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from offramp.errors import ExportError
+from offramp.errors import ConversionError, ExportError
 from offramp_export._edges import prepare_stages
+from offramp_export._first_line import first_line
 from offramp_export._quiet import quiet
 from offramp_export._run import run_program
+from offramp_export._tracing import find_untraceable
 from offramp_export.cut import copy_graph, make_functional
 from offramp_export.network import Preprocess
 from offramp_export.parity import compare
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from offramp_export.targets import Target
 
-__all__ = ["Culprit", "Search", "find_culprit"]
+__all__ = ["Culprit", "Search", "find_culprit", "is_row"]
 
 _FEWEST_RANK = 2
 
@@ -138,7 +140,7 @@ class Search:
                 exported = torch.export.export(self.chain, (torch.zeros(self.shape),))
                 self.module = exported.module(check_guards=False)
         except Exception as error:
-            raise ExportError(f"torch.export refused the stages in a row: {error}") from error
+            raise self._untraceable(error) from error
         graph = self.module.graph
         make_functional(graph)
         self.order = {node: place for place, node in enumerate(graph.nodes)}
@@ -152,14 +154,33 @@ class Search:
         return [
             other
             for other in self._ordered(self._before(node))
-            if other in self.depends and _is_row(other)
+            if other in self.depends and is_row(other)
         ]
+
+    def _untraceable(self, error: Exception) -> ConversionError:
+        message = f"torch.export refused the stages in a row: {first_line(error)}"
+        found = find_untraceable(self.chain, (torch.zeros(self.shape),))
+        if found is None or not found.layer.startswith("stages."):
+            return ConversionError(message)
+        stage, _, layer = found.layer.removeprefix("stages.").partition(".")
+        return ConversionError(message, stage=int(stage), layer=layer, operator=found.operator)
+
+    def refuses(self, node: fx.Node) -> bool:
+        """Whether the target refuses the network up to this result."""
+        try:
+            self.target.convert([self._prefix(node)], [[self.shape]], self.calibration_images)
+        except ConversionError:
+            return True
+        return False
+
+    def _prefix(self, node: fx.Node) -> nn.Module:
+        inside = [other for other in self._ordered(self._before(node)) if other is not self.root]
+        graph = copy_graph([self.root], inside, [node])
+        return _Prefix(self.preprocess, fx.GraphModule(self.module, graph)).eval()
 
     def difference(self, node: fx.Node) -> float:
         """How far the program of the network up to this result is from torch."""
-        inside = [other for other in self._ordered(self._before(node)) if other is not self.root]
-        graph = copy_graph([self.root], inside, [node])
-        prefix = _Prefix(self.preprocess, fx.GraphModule(self.module, graph)).eval()
+        prefix = self._prefix(node)
         program = self.target.convert([prefix], [[self.shape]], self.calibration_images)
         got = run_program(self.target, program, self.images)
         with torch.no_grad():
@@ -264,7 +285,8 @@ class _Prefix(nn.Module):
         return (torch.flatten(result, 1),)
 
 
-def _is_row(node: fx.Node) -> bool:
+def is_row(node: fx.Node) -> bool:
+    """Whether this is a result of one image, which may be handed out."""
     value: Any = node.meta.get("val")
     return (
         node.op == "call_function"

@@ -9,7 +9,9 @@ from torch import Tensor, fx, nn
 
 from offramp.errors import ExportError
 from offramp_export._batches import free_batch, takes_batches
+from offramp_export._first_line import first_line
 from offramp_export._quiet import quiet
+from offramp_export._tracing import find_untraceable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,9 +60,11 @@ def cut(
     except ExportError:
         raise
     except Exception as error:
+        found = find_untraceable(reader, (torch.zeros(1, 3, *image_size),))
+        where = "" if found is None else f" at {found.within('network')}"
         raise ExportError(
-            f"torch.export refused {type(network).__name__}: {error}; take what depends on the "
-            "values of the image out of forward, or write the stages yourself"
+            f"torch.export refused {type(network).__name__}{where}: {first_line(error)}; take what "
+            "depends on the values of the image out of forward, or write the stages yourself"
         ) from error
     finally:
         for part, training in modes.items():

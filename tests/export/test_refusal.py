@@ -97,3 +97,19 @@ def test_what_to_write_instead_is_said_where_it_is_known(tmp_path: Path) -> None
         "in layer 'body.2' of stage 1: write x.amax((2, 3)) for its "
         "maximum, or a MaxPool2d of fixed size"
     )
+
+
+class _Peeks(nn.Module):
+    """Asks for a value while the network is traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("target", [LiteRT(), ExecuTorch(), CoreML()])
+def test_what_cannot_be_traced_is_named(target: Target, tmp_path: Path) -> None:
+    error = _refused(target, _Peeks(), 256, tmp_path)
+    assert (error.stage, error.layer) == (1, "body.2")
+    assert error.operator is not None
+    assert "__bool__" in error.operator
+    assert str(error).endswith(f"what it refuses is {error.operator} in layer 'body.2' of stage 1")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from offramp.errors import ExportError
+from offramp.errors import ConversionError
+from offramp_export._first_line import first_line
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 
@@ -19,7 +20,7 @@ def compress_weights(program: bytes, recipe: Any) -> bytes:
         recipe: Of ``make_recipe``, with no static precision in it: nothing is to be calibrated.
 
     Raises:
-        ExportError: The quantiser refused.
+        ConversionError: The quantiser refused.
     """
     package = require("ai_edge_quantizer")
     with quiet():
@@ -27,8 +28,8 @@ def compress_weights(program: bytes, recipe: Any) -> bytes:
         try:
             result = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False)
         except Exception as error:
-            raise ExportError(
-                f"the quantiser refused the program: {error}; leave this precision out of the "
-                "targets, or replace the operator it names"
+            raise ConversionError(
+                f"LiteRT's quantiser refused the program: {first_line(error)}; leave this "
+                "precision out of the targets, or replace the operator it names"
             ) from error
     return bytes(result.quantized_model)

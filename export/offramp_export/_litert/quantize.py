@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from offramp.errors import ExportError
+from offramp.errors import ConversionError, ExportError
+from offramp_export._first_line import first_line
 from offramp_export._litert.flatbuffer import (
     edge_names,
     join_carries,
@@ -51,8 +52,8 @@ def quantize_stages(
         precisions: One per signature.
 
     Raises:
-        ExportError: The quantiser refused, left an edge float, or cannot make the two sides of a
-            carry agree.
+        ConversionError: The quantiser refused, or left an edge float.
+        ExportError: It cannot make the two sides of a carry agree.
     """
     names = list(samples)
     tensors = edge_names(program, names)
@@ -139,9 +140,9 @@ def _quantize(program: bytes, ranges: Mapping[str, Any], recipe: Any) -> bytes:
                 ranges, enable_progress_bar=False, enable_progress_report=False
             )
         except Exception as error:
-            raise ExportError(
-                f"the quantiser refused the program: {error}; leave this precision out of the "
-                "targets, or replace the operator it names"
+            raise ConversionError(
+                f"LiteRT's quantiser refused the program: {first_line(error)}; leave this "
+                "precision out of the targets, or replace the operator it names"
             ) from error
     return bytes(result.quantized_model)
 
@@ -177,10 +178,12 @@ def _require_dtypes(stages: Sequence[ProgramStage], precisions: Sequence[StagePr
         ):
             for position, tensor in enumerate(tensors):
                 if not _has(tensor, expected):
-                    raise ExportError(
+                    raise ConversionError(
                         f"static {precision}: {side} {position} of stage {index} is "
                         f"{tensor.dtype}, expected {expected}; an operator next to it has no form "
-                        "in this precision, so replace it or leave the precision out of the targets"
+                        "in this precision, so replace it or leave the precision out of the "
+                        "targets",
+                        stage=index,
                     )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offramp.errors import ExportError
+from offramp.errors import ConversionError
+from offramp_export._first_line import first_line
 from offramp_export._require import require
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
         The same names, each with an exported program whose edges are still float32.
 
     Raises:
-        ExportError: The quantiser refused a stage.
+        ConversionError: The quantiser refused a stage.
     """
     require("torchao")
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -62,9 +63,9 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
                 _separate_readers(converted)
                 quantized[name] = torch.export.export(converted, carries[0])
         except Exception as error:
-            raise ExportError(
-                f"ExecuTorch's quantiser refused {name}: {error}; replace the operator it names, "
-                "or leave executorch/int8 out of the targets"
+            raise ConversionError(
+                f"ExecuTorch's quantiser refused {name}: {first_line(error)}; replace the operator "
+                "it names, or leave executorch/int8 out of the targets"
             ) from error
         carries = handed_on
     return quantized
