@@ -6,6 +6,9 @@ network's programs take turns of fifty runs, in one order and then in the other,
 moment of the machine is shared. A run is all stages, one right after the other; the image is put in
 before the clock starts. The chain computes the early exits as well, and that is part of its cost.
 
+Six convolutions in a row are measured as well, in LiteRT, for each width of a ResNet-20: what int8
+does to a processor's kernels, and nothing else.
+
 The exported programs are kept in ``--folder``, so that a machine can be made quiet before the
 second run.
 
@@ -19,35 +22,40 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
+import numpy as np
 import torch
+from torch import nn
 
 from export_parity import CACHE, load
 from export_parity_networks import NETWORKS, prepare
+from offramp._files import write_atomically
 from offramp.bundle import Bundle
 from offramp.runtimes import open_runtime
 from offramp_export import export
+from offramp_export.blocks import convert_blocks
 from offramp_export.cut import cut
 from offramp_export.targets import parse_target
 from offramp_search.report import Claim, write_result
 from runtime_overhead import Whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
 
     from offramp.runtimes import Runtime
 
 RESULT = Path(__file__).parent / "results" / "export_cost.json"
 FOLDER = Path(".cache/benchmarks/export_cost")
 RUNTIMES = ("litert", "executorch")
-PRECISIONS = ("float32", "int8")
+PRECISIONS: tuple[Literal["float32", "int8"], ...] = ("float32", "int8")
+WIDTHS = {16: 32, 32: 16, 64: 8}
+"""Channels -> side of the map."""
 RUNS_PER_TURN, WARM_UP_RUNS = 50, 5
 GOAL_PERCENT = 3.0
+_CONVOLUTIONS = 6
 _CALIBRATION_IMAGES, _EXAMPLES, _TEST_IMAGES = 200, 32, 2000
 
 
@@ -100,6 +108,57 @@ def make_bundles(name: str, data: Path, cache: Path, folder: Path) -> tuple[Bund
             )
     stages_bundle, whole_bundle = map(Bundle.open, paths)
     return stages_bundle, whole_bundle
+
+
+def make_convolutions(folder: Path) -> dict[str, bytes]:
+    """Per precision, a program with one signature for each width, converted unless it is there."""
+    programs = {}
+    for precision in PRECISIONS:
+        path = folder / f"convolutions_{precision}.tflite"
+        if not path.exists():
+            blocks = {}
+            for channels, side in WIDTHS.items():
+                layers = [
+                    nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())
+                    for _ in range(_CONVOLUTIONS)
+                ]
+                block = nn.Sequential(*layers).eval()
+                blocks[f"channels_{channels}"] = (block, ((1, channels, side, side),))
+            write_atomically(path, convert_blocks(blocks, precision=precision))
+        programs[precision] = path.read_bytes()
+    return programs
+
+
+def measure_convolutions(programs: Mapping[str, bytes], turns: int) -> dict[str, Any]:
+    """The two precisions in turns."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    loaded = {
+        name: Interpreter(model_content=content, num_threads=1)
+        for name, content in programs.items()
+    }
+    figures: dict[str, Any] = {}
+    for channels in WIDTHS:
+        turns_ms: dict[str, list[float]] = {name: [] for name in loaded}
+        for turn in range(1 + turns):
+            order = list(loaded)
+            for name in order if turn % 2 else reversed(order):
+                runner = loaded[name].get_signature_runner(f"channels_{channels}")
+                ((edge, entry),) = runner.get_input_details().items()
+                given = {edge: np.zeros(entry["shape"], entry["dtype"])}
+                samples_ms = []
+                for _ in range(WARM_UP_RUNS + RUNS_PER_TURN):
+                    began_ns = time.perf_counter_ns()
+                    runner(**given)
+                    samples_ms.append((time.perf_counter_ns() - began_ns) / 1e6)
+                turns_ms[name].append(statistics.median(samples_ms[WARM_UP_RUNS:]))
+        ints, floats = turns_ms["int8"][1:], turns_ms["float32"][1:]
+        figures[str(channels)] = {
+            "float32_ms": statistics.median(floats),
+            "int8_ms": statistics.median(ints),
+            "share_of_float32": _spread([a / b for a, b in zip(ints, floats, strict=True)]),
+        }
+    return figures
 
 
 def measure(stages: Bundle, whole: Bundle, turns: int) -> dict[str, Any]:
@@ -177,6 +236,11 @@ def main() -> None:
         name: make_bundles(name, arguments.data, arguments.cache, arguments.folder)
         for name in arguments.networks
     }
+    programs = make_convolutions(arguments.folder)
+    convolutions = measure_convolutions(programs, arguments.turns)
+    for channels, found in convolutions.items():
+        share = found["share_of_float32"]["median"]
+        print(f"{channels:>3} channels, int8 {share:.2f} of float32", flush=True)
     figures: dict[str, Any] = {}
     made: list[Claim] = []
     for name, (stages, whole) in bundles.items():
@@ -196,6 +260,7 @@ def main() -> None:
             "turns": arguments.turns,
             "runs_per_turn": RUNS_PER_TURN,
             "networks": figures,
+            "convolutions": convolutions,
         },
         claims=made,
     )
