@@ -23,6 +23,7 @@ from offramp_export.targets._executorch_delegation import read_delegation, requi
 from offramp_export.targets._executorch_footprint import read_footprint
 from offramp_export.targets._executorch_int8 import quantize_programs
 from offramp_export.targets._executorch_metadata import describe_program
+from offramp_export.targets._executorch_pooling import fix_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,6 +106,9 @@ class ExecuTorch(Target):
                 images = choose_calibration_images("executorch/int8", calibration_images)
                 exported = quantize_programs(exported, images)
                 packages.append("torchao")
+            # Not before: the quantiser knows poolings by what they were.
+            for program in exported.values():
+                fix_windows(program)
             edges = tuple(_edges(program) for program in exported.values())
             try:
                 lowered = exir.to_edge_transform_and_lower(

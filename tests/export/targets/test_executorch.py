@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
 from offramp.errors import ExportError
-from offramp_export._edges import prepare_stages, trace_edges
+from offramp_export._edges import prepare_stages, run_stages, trace_edges
 from offramp_export.targets import ExecuTorch
-from offramp_export.testing import contract_stages
+from offramp_export.testing import contract_images, contract_stages
 
 
 class _Volume(nn.Module):
@@ -44,6 +47,41 @@ def test_portable_kernels_leave_nothing_to_xnnpack() -> None:
             assert (found.share > 0.9) if delegated else (found.share == 0)
             told = f"{sum(found.delegated.values())} operators, {sum(found.left.values())} left"
             assert program.exporter[f"delegated_stage_{stage}"] == told
+
+
+class _Grid(nn.Module):
+    """An exit that reads averages over a grid."""
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+        self.exit = nn.Linear(4 * grid[0] * grid[1], 5)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.exit(self.pool(self.layer(image.permute(0, 3, 1, 2))).flatten(1)),)
+
+
+@pytest.mark.parametrize(
+    ("grid", "precision", "left"),
+    [((4, 2), "float32", False), ((4, 2), "int8", False), ((3, 2), "float32", True)],
+)
+def test_averages_over_a_grid_are_delegated_where_it_divides_the_map(
+    grid: tuple[int, int], precision: Literal["float32", "int8"], left: bool
+) -> None:
+    stages = prepare_stages([_Grid(grid)])
+    target = ExecuTorch(precision)
+    program = target.convert(stages, [[(1, 16, 16, 3)]], contract_images(40))
+    (found,) = program.delegation
+    assert any("adaptive" in name for name in found.left) == left
+    images = contract_images(8, seed=3)
+    (expected,) = (
+        outputs[0].numpy()
+        for outputs in run_stages(stages, torch.from_numpy(images.astype(np.float32)))
+    )
+    got = target.run(program, images)[0]
+    scale = np.abs(expected).max()
+    assert np.abs(got - expected).max() <= scale * (1e-4 if precision == "float32" else 5e-2)
 
 
 class _Grouped(nn.Module):
