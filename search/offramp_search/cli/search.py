@@ -164,6 +164,26 @@ def search(
     shared_epochs: Annotated[
         int, typer.Option(min=1, help="Of the network that holds all architectures.")
     ] = 2,
+    accelerator: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="What to train on; auto is CUDA if there is any, else the processor."),
+    ] = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Share the images of every training step among so many GPUs, or processes on the "
+            "processor.",
+        ),
+    ] = 1,
+    train_precision: Annotated[
+        Literal["32-true", "bf16-mixed"] | None,
+        typer.Option(
+            help="The arithmetic of training. Without it bf16-mixed where the hardware multiplies "
+            "bfloat16, 32-true elsewhere.",
+            show_default=False,
+        ),
+    ] = None,
     train_images: Annotated[
         int | None, typer.Option(min=1, help="Train on so many at most.", show_default=False)
     ] = None,
@@ -226,7 +246,7 @@ def search(
     """
     from offramp_export.targets import parse_target
     from offramp_search.pipeline import Settings, plot_outcome, run_pipeline
-    from offramp_search.training import Recipe
+    from offramp_search.training import Hardware, Recipe
 
     programs = tuple(name.strip() for name in export.split(",") if name.strip())
     for program in programs:
@@ -275,6 +295,7 @@ def search(
             else Recipe(epochs=shared_epochs)
         ),
         final_recipe=Recipe(epochs=epochs, learning_rate=0.02, horizontal_flip=True, pad_crop=2),
+        hardware=Hardware(accelerator=accelerator, devices=devices, precision=train_precision),
         train_images=train_images,
         smaller_shares=_read_shares(smaller),
         programs=programs,
@@ -329,6 +350,7 @@ def _search_label_free(
 
     if settings.architecture is not None:
         raise DataError("an --architecture needs no search; leave out --objective and --method")
+    settings.hardware.check()
     for source in (settings.source, train_data):
         if source is not None:
             open_source(source, folder_cache=cache)  # a misspelt one is refused before all else

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import torch
 
 from offramp_search.evaluators._base import Evaluator, Outputs
-from offramp_search.training import evaluate, train
+from offramp_search.training import Hardware, evaluate, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ class FineTune(Evaluator):
         search: The search-validation split.
         recipe: How to train; one to three epochs are the rule.
         teacher: Gives ``(images, classes)`` logits to distil from; takes what the network takes.
+        hardware: What to train on; ``None`` is one device.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class FineTune(Evaluator):
         search: ImageSet,
         recipe: Recipe,
         teacher: Callable[[Tensor], Tensor] | None = None,
+        hardware: Hardware | None = None,
     ) -> None:
         self._build = build
         self._train = train
         self._search = search
         self._recipe = recipe
         self._teacher = teacher
+        self._hardware = hardware or Hardware()
 
     def evaluate(self, architecture: Architecture, *, seed: int) -> Outputs:
         """Outputs of every exit; the seed decides new weights and the order of the images.
@@ -58,5 +61,12 @@ class FineTune(Evaluator):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             network = self._build(architecture)
-        train(network, self._train, recipe=self._recipe, teacher=self._teacher, seed=seed)
+        train(
+            network,
+            self._train,
+            recipe=self._recipe,
+            teacher=self._teacher,
+            seed=seed,
+            hardware=self._hardware,
+        )
         return Outputs(evaluate(network, self._search), self._search.labels)

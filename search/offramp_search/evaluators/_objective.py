@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -12,7 +13,7 @@ from offramp_search.evaluators._base import Evaluator, Outputs
 from offramp_search.evaluators._fit_exit import fit_exit
 from offramp_search.evaluators._recalibrate import recalibrate, restored
 from offramp_search.objectives import ObjectiveNetwork, arranged_reads
-from offramp_search.training import train
+from offramp_search.training import Hardware, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,7 @@ class ObjectiveFineTune(Evaluator):
         recipe: How to train.
         answers: Answers to keep of each exit at most; where an image has many, they are drawn.
         batch_size: Images per forward pass when the network is trained.
+        hardware: What to train on; ``None`` is one device.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ObjectiveFineTune(Evaluator):
         recipe: Recipe,
         answers: int = _ANSWERS,
         batch_size: int = 128,
+        hardware: Hardware | None = None,
     ) -> None:
         self._make = network
         self._objective = objective
@@ -62,6 +65,7 @@ class ObjectiveFineTune(Evaluator):
         self._recipe = recipe
         self._answers = answers
         self._batch_size = batch_size
+        self._hardware = hardware or Hardware()
 
     def evaluate(self, architecture: Architecture, *, seed: int) -> Outputs:
         """Outputs of every exit, one for each answer; the seed decides all that is drawn.
@@ -77,7 +81,8 @@ class ObjectiveFineTune(Evaluator):
             self._train,
             recipe=self._recipe,
             seed=seed,
-            transform=lambda images, drawn: self._objective.transform(images, drawn, train=True),
+            transform=partial(self._objective.transform, train=True),
+            hardware=self._hardware,
         )
         parts, labels = [], []
         drawn = np.random.default_rng([seed, 1])

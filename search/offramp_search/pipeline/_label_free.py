@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,8 @@ from offramp_search.pipeline._search_step import (
     search_architecture,
 )
 from offramp_search.pipeline._space import make_static_transform
-from offramp_search.pipeline._supernet import random_architecture
-from offramp_search.pipeline._train_steps import train_once
+from offramp_search.pipeline._supernet import RandomSelection, random_architecture
+from offramp_search.pipeline._train_steps import train_once, warn_of_slow_hardware
 
 if TYPE_CHECKING:
     from offramp_search.devices import LatencyTable
@@ -70,9 +72,11 @@ def search_label_free(
 
     Raises:
         DataError: The images cannot be used.
+        DeviceError: This machine has not what is to be trained on.
         ResumeError: The folder holds a search with other settings or on other images.
         InfeasibleBudgetError: No architecture keeps the budget; known before anything is trained.
     """
+    settings.hardware.check()
     settings.bind(folder)
     splits = load_splits(settings, cache) if labelled else _split(settings, cache)
     bind_data(splits, folder)
@@ -85,6 +89,7 @@ def search_label_free(
         f"{settings.objective}: {len(splits.train)} images to train and {len(splits.search)} to "
         f"search on; no label is looked at"
     )
+    warn_of_slow_hardware(context)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(settings.seed)
         base = load_base(
@@ -156,20 +161,20 @@ def _evaluator(context: Context, space: StaticTransform, objective: Objective) -
     arguments: dict[str, Any] = {"train": splits.train, "search": splits.search}
     if settings.evaluator == "fine-tune":
         return ObjectiveFineTune(
-            space.masked, objective, recipe=settings.shared_recipe, **arguments
+            space.masked,
+            objective,
+            recipe=settings.shared_recipe,
+            hardware=replace(settings.hardware, devices=1),
+            **arguments,
         )
     masked = space.masked()
     network = ObjectiveNetwork(masked, objective, seed=settings.seed)
-
-    def choose(step: int, generator: np.random.Generator) -> None:
-        masked.select(random_architecture(space, generator))
-
     train_once(
         context,
         "shared",
         network,
         settings.shared_recipe,
-        before_step=choose,
-        transform=lambda images, drawn: objective.transform(images, drawn, train=True),
+        before_step=RandomSelection(space, masked),
+        transform=partial(objective.transform, train=True),
     )
     return ObjectiveSharedWeights(masked.eval(), objective, **arguments)

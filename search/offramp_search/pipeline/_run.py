@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from offramp.calibration import Promises, split_images
@@ -30,13 +31,14 @@ from offramp_search.pipeline._search_step import (
 )
 from offramp_search.pipeline._smaller import Smaller, equally_accurate, make_smaller
 from offramp_search.pipeline._space import make_space
+from offramp_search.pipeline._supernet import LastExit
 from offramp_search.pipeline._train_steps import (
-    last_exit,
     load_static,
     train_base,
     train_final,
     train_new,
     train_shared,
+    warn_of_slow_hardware,
 )
 from offramp_search.spaces import StaticTransform
 
@@ -77,11 +79,13 @@ def run_pipeline(
 
     Raises:
         DataError: The images cannot be used.
+        DeviceError: This machine has not what is to be trained on.
         TooFewImagesError: The calibration split is too small for the certificate.
         ResumeError: The folder holds a run with other settings or on other images.
         InfeasibleBudgetError: No architecture keeps the budget; known before anything is trained.
     """
     reporter = reporter or Reporter()
+    settings.hardware.check()
     open_source(settings.source, folder_cache=cache)  # a misspelt one is refused before all else
     settings.bind(folder)
     splits = load_splits(settings, cache)
@@ -96,6 +100,7 @@ def run_pipeline(
         f"{len(splits.labels)} classes"
     )
 
+    warn_of_slow_hardware(context)
     base = load_static(context)
     space = make_space(context, base)
     if settings.architecture is not None:
@@ -127,7 +132,8 @@ def run_pipeline(
             train=splits.train,
             search=splits.search,
             recipe=settings.shared_recipe,
-            teacher=last_exit(static),
+            teacher=LastExit(static),
+            hardware=replace(settings.hardware, devices=1),
         )
     confirmed, architecture = None, settings.architecture
     if architecture is None:

@@ -11,7 +11,7 @@ import msgspec
 from offramp._files import write_atomically
 from offramp.errors import DataError, ResumeError
 from offramp_search.pipeline._samplers import Method  # noqa: TC001 - msgspec reads it
-from offramp_search.training import Recipe
+from offramp_search.training import Hardware, Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +66,8 @@ class Settings:
         base_recipe: How to train the static network.
         shared_recipe: How to train the network that holds all architectures.
         final_recipe: How to train the network that was found.
+        hardware: What to train on. Architectures that are each trained on their own to be compared
+            take one device of it.
         train_images: Images to train on at most.
         search_images: Images to compare architectures on at most.
         calibration_images: Images to certify thresholds on at most.
@@ -108,6 +110,7 @@ class Settings:
     base_recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10))
     shared_recipe: Recipe = field(default_factory=lambda: Recipe(epochs=2))
     final_recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10))
+    hardware: Hardware = field(default_factory=Hardware)
     train_images: int | None = None
     search_images: int | None = 5_000
     calibration_images: int | None = None

@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from offramp_export.network import Preprocess
     from offramp_search.bases import Base
     from offramp_search.spaces import Architecture, Space
+    from offramp_search.spaces.static_transform import MaskedNetwork
 
-__all__ = ["first_stage_alone", "random_architecture", "static_network"]
+__all__ = [
+    "LastExit",
+    "RandomSelection",
+    "first_stage_alone",
+    "random_architecture",
+    "static_network",
+]
 
 _ATTEMPTS = 1_000
 
@@ -46,6 +53,38 @@ class _Unfollowed(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         return (self.stage(image)[0],)
+
+
+@final
+class LastExit(nn.Module):
+    """A teacher: answers images with the logits of the last exit."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(images, classes)`` logits."""
+        logits: Tensor = self.network(image)[-1]
+        return logits
+
+
+@final
+class RandomSelection:
+    """Before each step of training, selects an architecture with every choice equally probable.
+
+    Args:
+        space: Where architectures are drawn from.
+        network: The one that holds them all, or a part of what is trained.
+    """
+
+    def __init__(self, space: Space, network: MaskedNetwork) -> None:
+        self._space = space
+        self._network = network
+
+    def __call__(self, step: int, generator: np.random.Generator) -> None:
+        """Draw one, and select it."""
+        self._network.select(random_architecture(self._space, generator))
 
 
 def first_stage_alone(network: MultiStageNetwork) -> MultiStageNetwork:

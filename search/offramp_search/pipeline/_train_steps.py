@@ -10,7 +10,12 @@ import torch
 from offramp_search.bases import load_base
 from offramp_search.data import take_stratified
 from offramp_search.evaluators import fit_exits, recalibrate
-from offramp_search.pipeline._supernet import first_stage_alone, random_architecture, static_network
+from offramp_search.pipeline._supernet import (
+    LastExit,
+    RandomSelection,
+    first_stage_alone,
+    static_network,
+)
 from offramp_search.training import train
 from offramp_search.weights import load_weights, save_weights
 
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
     from offramp_export.network import MultiStageNetwork
     from offramp_search.bases import Base
@@ -30,7 +35,6 @@ if TYPE_CHECKING:
     from offramp_search.training import Recipe, TrainingProgress
 
 __all__ = [
-    "last_exit",
     "load_static",
     "smaller_name",
     "train_base",
@@ -39,9 +43,20 @@ __all__ = [
     "train_once",
     "train_shared",
     "train_smaller",
+    "warn_of_slow_hardware",
 ]
 
 _FITTING_IMAGES = 5_000
+
+
+def warn_of_slow_hardware(context: Context) -> None:
+    """Say that an arithmetic was asked for which this machine does not have."""
+    hardware = context.settings.hardware
+    if hardware.is_slow:
+        context.reporter.say(
+            f"training in {hardware.precision}, which this machine emulates: 20 to 30 times slower "
+            "than 32-true"
+        )
 
 
 def load_static(context: Context) -> Base:
@@ -70,12 +85,13 @@ def train_shared(
 ) -> MaskedNetwork:
     """One network that holds all architectures, trained on a random one at each step."""
     masked = space.masked()
-
-    def choose(step: int, generator: np.random.Generator) -> None:
-        masked.select(random_architecture(space, generator))
-
     train_once(
-        context, "shared", masked, context.settings.shared_recipe, teacher, before_step=choose
+        context,
+        "shared",
+        masked,
+        context.settings.shared_recipe,
+        teacher,
+        before_step=RandomSelection(space, masked),
     )
     return masked.eval()
 
@@ -181,12 +197,13 @@ def train_once(
             network,
             context.splits.train,
             recipe=recipe,
-            teacher=None if teacher is None else last_exit(teacher),
+            teacher=None if teacher is None else LastExit(teacher),
             checkpoint=checkpoint,
             seed=context.settings.seed,
             progress=show,
             before_step=before_step,
             transform=transform,
+            hardware=context.settings.hardware,
         )
     save_weights(network, path)
     checkpoint.unlink(missing_ok=True)
@@ -195,14 +212,3 @@ def train_once(
     context.reporter.say(
         f"{name}: trained at {last.images_per_second:.0f} images/s, training accuracy {shares}"
     )
-
-
-def last_exit(network: MultiStageNetwork) -> Callable[[Tensor], Tensor]:
-    """What answers images with the logits of the last exit."""
-    network.eval()
-
-    def answer(images: Tensor) -> Tensor:
-        logits = network(images)
-        return logits[-1]  # type: ignore[no-any-return]
-
-    return answer

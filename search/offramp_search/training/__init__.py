@@ -1,7 +1,7 @@
 """Joint training of all exits, for any network that maps images to a tuple of logits."""
 
 from offramp_search.training._evaluate import accuracies, evaluate
-from offramp_search.training._fabric import fastest_precision
+from offramp_search.training._fabric import Hardware, fastest_precision
 from offramp_search.training._history import EpochRecord, History, TrainingProgress
 from offramp_search.training._loss import joint_loss
 from offramp_search.training._recipe import Recipe
@@ -9,6 +9,7 @@ from offramp_search.training._train import train
 
 __all__ = [
     "EpochRecord",
+    "Hardware",
     "History",
     "Recipe",
     "TrainingProgress",

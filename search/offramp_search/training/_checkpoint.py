@@ -39,12 +39,21 @@ class Checkpoint:
 
     @classmethod
     def of(
-        cls, path: Path, network: nn.Module, data: ImageSet, recipe: Recipe, seed: int
+        cls,
+        path: Path,
+        network: nn.Module,
+        data: ImageSet,
+        recipe: Recipe,
+        seed: int,
+        devices: int = 1,
     ) -> Checkpoint:
         """The checkpoint of a training that is about to start or to go on."""
         shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-        facts = json.dumps([asdict(recipe), seed, data.sha256, shapes], sort_keys=True)
-        return cls(path, hashlib.sha256(facts.encode()).hexdigest())
+        facts = [asdict(recipe), seed, data.sha256, shapes]
+        if devices > 1:  # batch normalisation goes by what one of them sees
+            facts.append(devices)
+        text = json.dumps(facts, sort_keys=True)
+        return cls(path, hashlib.sha256(text.encode()).hexdigest())
 
     def save(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, epochs: list[EpochRecord]
@@ -73,8 +82,8 @@ class Checkpoint:
         tensors, metadata = read_tensors(self.path)
         if metadata.get("run") != self.run:
             raise ResumeError(
-                f"{self.path} belongs to a training with another network, recipe, seed or data; "
-                f"delete it or choose another folder"
+                f"{self.path} belongs to a training with another network, recipe, seed, data or "
+                f"number of devices; delete it or choose another folder"
             )
         network.load_state_dict(
             {

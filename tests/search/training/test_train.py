@@ -163,7 +163,7 @@ def test_a_checkpoint_of_another_training_is_refused(
 ) -> None:
     path = tmp_path / "checkpoint.safetensors"
     train(network, images, recipe=Recipe(epochs=1), checkpoint=path, seed=0)
-    with pytest.raises(ResumeError, match="another network, recipe, seed or data"):
+    with pytest.raises(ResumeError, match="another network, recipe, seed, data"):
         train(network, images, recipe=Recipe(epochs=1), checkpoint=path, seed=1)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="no readable safetensors file"):
