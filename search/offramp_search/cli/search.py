@@ -125,6 +125,13 @@ def search(
             "blocks to measure, for deep networks and short searches.",
         ),
     ] = False,
+    carry: Annotated[
+        Literal["concatenate", "sum", "fastest"],
+        typer.Option(
+            help="How convolutions read the carry: joined with their stage's own channels, or by a "
+            "sum over one convolution for each; fastest measures some blocks both ways.",
+        ),
+    ] = "concatenate",
     space: Annotated[
         Literal["static_transform", "cell"],
         typer.Option(
@@ -276,6 +283,7 @@ def search(
         exit_grid=exit_grid,
         exit_places=exit_places,
         landmarks=landmarks,
+        carry=carry,
         space=space,
         cell_blocks=cell_blocks,
         cell_filters=cell_filters,

@@ -16,6 +16,7 @@ from offramp_search.bases import load_base
 from offramp_search.data import Splits, read_unlabelled
 from offramp_search.evaluators import ObjectiveFineTune, ObjectiveSharedWeights
 from offramp_search.objectives import Jigsaw, ObjectiveNetwork, make_objective
+from offramp_search.pipeline._carry import choose_carry
 from offramp_search.pipeline._context import Context, bind_data, load_splits
 from offramp_search.pipeline._relaxed_step import search_relaxed
 from offramp_search.pipeline._search_step import (
@@ -98,9 +99,9 @@ def search_label_free(
             image_shape=context.image_shape,
             weights=None if settings.base_weights is None else Path(settings.base_weights),
         )
-    space = make_static_transform(context, base)
-    objective = _objective(context, space)
     table = table or make_table(context)
+    space = make_static_transform(context, base, choose_carry(context, base, table))
+    objective = _objective(context, space)
     static_ms = measure_static(context, base, table)
     budget = make_budget(context, static_ms)
     if static_ms is not None:

@@ -19,6 +19,7 @@ from offramp_search.pipeline._bundle_steps import (
     search_accuracy,
     tradeoff,
 )
+from offramp_search.pipeline._carry import choose_carry
 from offramp_search.pipeline._context import Context, bind_data, load_splits
 from offramp_search.pipeline._outcome import Outcome, make_rows
 from offramp_search.pipeline._reporter import Reporter
@@ -102,10 +103,11 @@ def run_pipeline(
 
     warn_of_slow_hardware(context)
     base = load_static(context)
-    space = make_space(context, base)
+    table = table or make_table(context)
+    carry = choose_carry(context, base, table)
+    space = make_space(context, base, carry)
     if settings.architecture is not None:
         _check(settings.architecture, space)
-    table = table or make_table(context)
     static_ms = measure_static(context, base, table)
     budget = make_budget(context, static_ms)
     took = "" if static_ms is None else f"static: {static_ms:.3f} ms in {table.precision}; "
@@ -120,7 +122,7 @@ def run_pipeline(
         context, "static", static, tuple(dict.fromkeys((counted, *programs)))
     )
     static_bundle, _ = record_latency(static_bundle, counted)
-    space = make_space(context, base)  # which begins with the weights the base has by now
+    space = make_space(context, base, carry)  # which begins with the weights the base has by now
     masked = None
     evaluator: Evaluator
     if isinstance(space, StaticTransform):

@@ -45,6 +45,8 @@ class Settings:
         exit_grid: Rows and columns, at most, of what an early exit reads of its map; see
             ``StaticTransform``.
         exit_places: Places, at most, to move early exits to; see ``StaticTransform``.
+        carry: How convolutions read the carry: joined, summed over, or whichever blocks of the
+            space measure ``fastest`` with; see ``StaticTransform``.
         space: ``static_transform`` of the base, or ``cell``: new networks of cells, of which each
             is trained by ``shared_recipe`` to be compared, and the one found by ``base_recipe``.
             The base is their teacher, and what the result is compared with.
@@ -93,6 +95,7 @@ class Settings:
     tie: bool = False
     exit_grid: int = 1
     exit_places: int = 0
+    carry: Literal["concatenate", "sum", "fastest"] = "concatenate"
     space: Literal["static_transform", "cell"] = "static_transform"
     cell_blocks: int = 5
     cell_filters: int = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from offramp.errors import DataError
 from offramp_search.spaces import Cell, StaticTransform
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["make_space", "make_static_transform"]
 
 
-def make_space(context: Context, base: Base) -> StaticTransform | Cell:
-    """The space of the settings.
+def make_space(
+    context: Context, base: Base, carry: Literal["concatenate", "sum"]
+) -> StaticTransform | Cell:
+    """The space of the settings, with the carry that was chosen for it.
 
     Raises:
         DataError: There are no cells of such a shape.
     """
     settings = context.settings
     if settings.space != "cell":
-        return make_static_transform(context, base)
+        return make_static_transform(context, base, carry)
     try:
         return Cell(
             image_shape=context.image_shape,
@@ -37,7 +39,9 @@ def make_space(context: Context, base: Base) -> StaticTransform | Cell:
         raise DataError(str(error)) from error
 
 
-def make_static_transform(context: Context, base: Base) -> StaticTransform:
+def make_static_transform(
+    context: Context, base: Base, carry: Literal["concatenate", "sum"]
+) -> StaticTransform:
     """The static transform of the base as it is now."""
     settings = context.settings
     return StaticTransform(
@@ -50,4 +54,5 @@ def make_static_transform(context: Context, base: Base) -> StaticTransform:
         tie=settings.tie,
         exit_grid=settings.exit_grid,
         exit_places=settings.exit_places,
+        carry=carry,
     )

@@ -116,7 +116,7 @@ def cut(
     anchored: list[bool] = []
     last: dict[_steps.Tensor, int] = {}  # a block's last result -> the block
     for step in steps:
-        anchor = isinstance(step.operator, op.Convolution | op.Linear)
+        anchor = isinstance(step.operator, op.Convolution | op.SummedConvolution | op.Linear)
         opens = isinstance(step.operator, op.Concatenate | op.Select | op.Normalise)
         joined = None
         if not opens:

@@ -25,6 +25,7 @@ __all__ = [
     "Scalar",
     "Select",
     "SpatialSlice",
+    "SummedConvolution",
 ]
 
 
@@ -146,6 +147,50 @@ class Add(nn.Module):
         for other in others:
             first = first + other
         return first
+
+
+@final
+class SummedConvolution(nn.Module):
+    """What a convolution makes of tensors joined along their channels, without joining them.
+
+    In evaluation mode every summand is normalised by itself, the first with the offset, which
+    comes to the same: so a converter meets a convolution and its normalisation side by side, and
+    makes one of them. It could not do that across a sum.
+
+    Args:
+        parts: One convolution for each tensor.
+        norm: Batch normalisation of the sum.
+    """
+
+    none: Tensor
+
+    def __init__(self, parts: Sequence[nn.Conv2d], norm: nn.BatchNorm2d | None) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.norm = norm
+        if norm is not None:
+            none = torch.zeros(norm.num_features)
+            self.register_buffer("none", none, persistent=False)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Convolve ``(images, channels, height, width)`` tensors, one for each part, and add."""
+        summands = [part(x) for part, x in zip(self.parts, tensors, strict=True)]
+        if self.norm is None or self.norm.training:
+            total = summands[0]
+            for summand in summands[1:]:
+                total = total + summand
+            return total if self.norm is None else self.norm(total)
+        total = self.norm(summands[0])
+        for summand in summands[1:]:
+            total = total + functional.batch_norm(
+                summand,
+                self.none,
+                self.norm.running_var,
+                self.norm.weight,
+                self.none,
+                eps=self.norm.eps,
+            )
+        return total
 
 
 @final

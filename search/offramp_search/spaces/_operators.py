@@ -32,6 +32,7 @@ __all__ = [
     "Scalar",
     "Select",
     "SpatialSlice",
+    "SummedConvolution",
     "Unflatten",
 ]
 
@@ -93,6 +94,41 @@ class BatchNorm(msgspec.Struct, frozen=True, tag=True):
         """A batch normalisation with fresh statistics."""
         kind = nn.BatchNorm2d if self.dimensions == 2 else nn.BatchNorm1d
         return kind(self.channels, self.epsilon, self.momentum, self.affine)
+
+
+@final
+class SummedConvolution(msgspec.Struct, frozen=True, tag=True):
+    """A convolution of tensors that it does not join, and the normalisation of its sum.
+
+    The whole convolution's kernel is split by input channels; the first tensor's part has the bias.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: int
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    bias: bool
+    norm: BatchNorm | None = None
+
+    def module(self) -> nn.Module:
+        """Convolutions with random weights."""
+        parts = [
+            nn.Conv2d(
+                inputs,
+                self.outputs,
+                self.kernel,
+                self.stride,
+                self.padding,
+                self.dilation,
+                bias=self.bias and place == 0,
+            )
+            for place, inputs in enumerate(self.inputs)
+        ]
+        norm = None if self.norm is None else self.norm.module()
+        assert norm is None or isinstance(norm, nn.BatchNorm2d)
+        return modules.SummedConvolution(parts, norm)
 
 
 @final
@@ -274,6 +310,7 @@ class Normalise(msgspec.Struct, frozen=True, tag=True):
 
 Operator: TypeAlias = (
     Convolution
+    | SummedConvolution
     | Linear
     | BatchNorm
     | Activation

@@ -141,7 +141,7 @@ def make_base() -> Callable[[str], nn.Module]:
     """
 
     def make(name: str) -> nn.Module:
-        name = name.partition("@")[0].partition("/")[0]
+        name = name.partition("@")[0].partition("/")[0].partition("+")[0]
         generator = torch.Generator().manual_seed(5)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(5)
@@ -163,7 +163,8 @@ def make_base() -> Callable[[str], nn.Module]:
 def make_space(make_base: Callable[[str], nn.Module]) -> Callable[..., StaticTransform]:
     """Spaces of those networks, each made once.
 
-    ``name/4`` has exits that read four by four, and ``name@3`` three places to move them to.
+    ``name/4`` has exits that read four by four, ``name@3`` three places to move them to, and
+    ``name+sum`` sums over its carry instead of joining it.
     """
     made: dict[tuple[str, int], StaticTransform] = {}
 
@@ -176,6 +177,7 @@ def make_space(make_base: Callable[[str], nn.Module]) -> Callable[..., StaticTra
                 num_stages=num_stages,
                 exit_grid=int(name.partition("@")[0].partition("/")[2] or 1),
                 exit_places=int(name.partition("@")[2] or 0),
+                carry="sum" if name.endswith("+sum") else "concatenate",
             )
         return made[name, num_stages]
 

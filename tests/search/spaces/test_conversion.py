@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from offramp.runtimes import open_runtime
 from offramp_export import export
 from offramp_export.blocks import convert_blocks
 from offramp_export.targets import CoreML, ExecuTorch, LiteRT
@@ -36,7 +37,7 @@ def _shapes(program: bytes) -> list[tuple[int, ...]]:
     return [() if tensor.shape is None else tuple(tensor.shape) for tensor in tensors]
 
 
-@pytest.mark.parametrize("name", ["vgg_small", "mobilenet"])
+@pytest.mark.parametrize("name", ["vgg_small", "mobilenet", "densenet+sum"])
 def test_random_stages_convert_to_all_formats_and_agree(
     name: str,
     make_space: Callable[..., StaticTransform],
@@ -59,6 +60,33 @@ def test_random_stages_convert_to_all_formats_and_agree(
     operators = _operators(file.read_bytes())
     assert operators["CONV_2D"] > 0
     assert not {"GATHER", "GATHER_ND", "SELECT", "SELECT_V2"} & operators.keys()
+
+
+def test_a_sum_answers_as_a_concatenation_does_and_has_no_more_operators_than_it_needs(
+    make_space: Callable[..., StaticTransform], rng: np.random.Generator, tmp_path: Path
+) -> None:
+    images = rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    answers, operators = [], []
+    for name in ("resnet20", "resnet20+sum"):
+        space = make_space(name, 2)
+        result = export(
+            list(space.build(space.width_architecture([0.5])).stages),
+            images,
+            [LiteRT()],
+            path=tmp_path / name,
+            labels=[str(i) for i in range(7)],
+        )
+        with open_runtime(result.bundle, "litert/float32") as runtime:
+            runtime.start(images[0])
+            answers.append([runtime.run(stage) for stage in range(2)])
+        (file,) = (result.bundle.path / "litert").glob("*.tflite")
+        operators.append(_operators(file.read_bytes()))
+    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-4, atol=1e-4)
+    joined, summed = operators
+    # Batch normalisation is in the convolutions, of summands too.
+    assert summed["MUL"] == joined["MUL"]
+    assert summed["CONV_2D"] > joined["CONV_2D"]
+    assert summed["CONCATENATION"] < joined["CONCATENATION"]
 
 
 def test_nothing_is_left_of_a_shuffle(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ NAMES = (
     *("resnet20", "vgg_small", "mobilenet", "densenet", "shufflenet"),
     *("vgg_small/4", "densenet/3"),
     *("resnet20@4", "mobilenet/2@3"),
+    *("resnet20+sum", "mobilenet+sum", "densenet+sum"),
 )
 
 every_network = pytest.mark.parametrize("name", NAMES)
@@ -37,7 +39,7 @@ def images() -> Tensor:
 def _difference(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> float:
     assert len(ours) == len(theirs)
     pairs = zip(ours, theirs, strict=True)
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+    return max(float(((a - b).abs().max() / b.abs().max()).detach()) for a, b in pairs)
 
 
 @every_network
@@ -160,6 +162,36 @@ def test_an_exit_reads_no_weight_that_is_masked(
     convolution.weight[64:, :32] += 1
     assert torch.equal(masked(images)[0], early)
     assert not torch.equal(masked(images)[1], late)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet", "densenet"])
+def test_a_sum_trains_as_a_concatenation_does(
+    name: str, make_space: Callable[..., StaticTransform], images: Tensor
+) -> None:
+    joined, summed = make_space(name, 3), make_space(f"{name}+sum", 3)
+    architecture = joined.width_architecture([0.3, 0.6])
+    networks = [space.build(architecture).train() for space in (joined, summed)]
+    torch.manual_seed(0)
+    expected = networks[0](images)
+    torch.manual_seed(0)  # what drops out
+    answers = networks[1](images)
+    assert _difference(answers, expected) < 1e-4
+    for logits in (expected, answers):
+        sum(exit_.square().sum() for exit_ in logits).backward()
+    norms = [
+        torch.stack([p.grad.square().sum() for p in network.parameters()]).sum()
+        for network in networks
+    ]
+    assert float(norms[1]) == pytest.approx(float(norms[0]), rel=1e-3)
+    # Running statistics moved alike.
+    assert _difference(networks[1].eval()(images), networks[0].eval()(images)) < 1e-4
+    assert joined.cost(architecture) == summed.cost(architecture)
+    kinds = [
+        Counter(type(m).__name__ for stage in network.stages for m in stage.children())
+        for network in networks
+    ]
+    assert kinds[1]["SummedConvolution"] > 0
+    assert kinds[1]["Concatenate"] < kinds[0]["Concatenate"]
 
 
 def test_gradients_reach_shared_weights_and_built_ones(

@@ -4,16 +4,21 @@ A tensor is named by a node of the base and a range of labels: ``Part(n, 0, 1)``
 of node n that stages 0 and 1 compute, by stage. A range is always as narrow as its content, so one
 tensor has one name. Every stage computes its own part of every node it has channels of, in the
 order of the base; a part that reaches over several stages is a concatenation, made once, by the
-first stage that reads it.
+first stage that reads it. Where carries are summed, a convolution that is the only one to read such
+a part takes the stages' parts one by one instead, together with the normalisation that follows it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from offramp_search.spaces import _operators as op
 from offramp_search.spaces._steps import LOGITS, RAW_IMAGE, Part, Selected, Step, hand_on
 from offramp_search.spaces.static_transform import _labels
+from offramp_search.spaces.static_transform._rules import BatchNormRule, DenseRule
 
 if TYPE_CHECKING:
     from offramp_search.spaces._steps import Channels, StagePlan, Tensor
@@ -23,9 +28,15 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-def plan(graph: Graph, labelling: Labelling) -> tuple[StagePlan, ...]:
-    """Plan all stages of a network."""
-    planner = _Planner(graph, labelling)
+def plan(graph: Graph, labelling: Labelling, *, summed: bool = False) -> tuple[StagePlan, ...]:
+    """Plan all stages of a network.
+
+    Args:
+        graph: The base.
+        labelling: The stage of every channel.
+        summed: Whether convolutions sum over what stages hand on instead of joining it.
+    """
+    planner = _Planner(graph, labelling, summed=summed)
     stages = [planner.stage(stage) for stage in range(len(labelling.exits))]
     return hand_on(stages)
 
@@ -33,8 +44,9 @@ def plan(graph: Graph, labelling: Labelling) -> tuple[StagePlan, ...]:
 class _Planner:
     """Plans stage after stage and remembers which tensors there are."""
 
-    def __init__(self, graph: Graph, labelling: Labelling) -> None:
+    def __init__(self, graph: Graph, labelling: Labelling, *, summed: bool) -> None:
         self._graph = graph
+        self._summed = summed
         self._labels = labelling.labels
         self._exits = labelling.exits
         self._steps: list[Step] = []
@@ -42,6 +54,8 @@ class _Planner:
         # Where a node's part is another tensor under another name, or (None) nothing but zeros.
         self._same: dict[Tensor, Tensor | None] = {}
         self.born: dict[Tensor, int] = {}
+        # Sums that the normalisation after them will take in.
+        self._open: dict[int, Step] = {}
 
     def stage(self, stage: int) -> list[Step]:
         """Plan the next stage."""
@@ -70,6 +84,13 @@ class _Planner:
             self._emit(Step("preprocess", op.Normalise(), (RAW_IMAGE,), output))
             return
         channels = self._computed(index, self._stage)
+        if node.operands and node.operands[0] in self._open:
+            self._close(index, output)
+            return
+        parts = self._parts(index)
+        if len(parts) > 1:
+            self._sum(index, output, parts)
+            return
         inputs: list[Tensor] = []
         reads: list[Channels] = []
         for position, operand in enumerate(node.operands):
@@ -89,6 +110,69 @@ class _Planner:
             self._same[output] = inputs[0] if inputs else None
         else:
             self._emit(Step(node.name, operator, tuple(inputs), output, channels, tuple(reads)))
+
+    def _parts(self, index: int) -> list[int]:
+        """The stages whose parts a convolution sums over; none if it reads one tensor."""
+        node = self._graph.nodes[index]
+        rule = node.rule
+        if not (
+            self._summed and isinstance(rule, DenseRule) and isinstance(rule.whole, op.Convolution)
+        ):
+            return []
+        labels = self._labels[node.operands[0]]
+        there = [stage for stage in range(self._stage + 1) if stage in labels]
+        whole = Part(node.operands[0], there[0], there[-1])
+        return [] if whole in self.born else there
+
+    def _sum(self, index: int, output: Part, stages: list[int]) -> None:
+        node = self._graph.nodes[index]
+        assert isinstance(node.rule, DenseRule)
+        channels, read = self._computed(index, self._stage), node.operands[0]
+        reads = tuple(self._computed(read, stage) for stage in stages)
+        whole = node.rule.piece(channels, (self._stored(read, self._stage),))
+        assert isinstance(whole, op.Convolution)
+        operator = op.SummedConvolution(
+            tuple(map(len, reads)),
+            whole.outputs,
+            whole.kernel,
+            whole.stride,
+            whole.padding,
+            whole.dilation,
+            whole.bias,
+        )
+        inputs = tuple(self._resolve(Part(read, stage, stage)) for stage in stages)
+        step = Step(node.name, operator, inputs, output, channels, reads)
+        if self._is_normalised(index):
+            self._open[index] = step
+        else:
+            self._emit(step)
+
+    def _is_normalised(self, index: int) -> bool:
+        """Whether all that reads a node is one normalisation, of the same channels."""
+        nodes, last = self._graph.nodes, len(self._exits)
+        readers = [
+            reader
+            for reader, node in enumerate(nodes)
+            if index in node.operands and min(self._labels[reader]) < last
+        ]
+        return (
+            len(readers) == 1
+            and isinstance(nodes[readers[0]].rule, BatchNormRule)
+            and self._labels[readers[0]] == self._labels[index]
+            and self._graph.orders[readers[0]] == self._graph.orders[index]
+            and index not in self._exits
+        )
+
+    def _close(self, index: int, output: Part) -> None:
+        """The normalisation of a sum, as one step with it."""
+        node = self._graph.nodes[index]
+        step = self._open.pop(node.operands[0])
+        assert isinstance(node.rule, BatchNormRule)
+        assert isinstance(step.operator, op.SummedConvolution)
+        norm = node.rule.piece(step.channels, (step.channels,))
+        assert isinstance(norm, op.BatchNorm)
+        operator = msgspec.structs.replace(step.operator, norm=norm)
+        self._emit(replace(step, operator=operator, output=output))
 
     def _exit(self) -> None:
         features = self._exits[self._stage]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Literal, final
 
 import torch
 from optuna.distributions import CategoricalDistribution
@@ -17,6 +17,7 @@ from offramp_search.spaces.static_transform._labelling import Labelling, label
 from offramp_search.spaces.static_transform._masked import MaskedNetwork
 from offramp_search.spaces.static_transform._relaxed import RelaxedTransform
 from offramp_search.spaces.static_transform._units import find_units
+from offramp_search.spaces.static_transform._weights import load_stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,6 +67,10 @@ class StaticTransform(Space):
         tie: Let all layers that write maps of one shape choose together (residual streams apart
             from layers inside blocks). A far smaller space with far fewer blocks to measure, for
             deep networks and short searches.
+        carry: How a convolution reads what earlier stages hand on: joined with what its own stage
+            has (``concatenate``), or each part by a convolution of its own (``sum``), the kernel
+            split by input channels. Same decisions, weights, answers and multiply-adds, but for
+            rounding; which is faster depends on the device.
 
     Raises:
         UnsupportedOperatorError: The base uses an operator that has no rule.
@@ -84,6 +89,7 @@ class StaticTransform(Space):
         tie: bool = False,
         exit_grid: int = 1,
         exit_places: int = 0,
+        carry: Literal["concatenate", "sum"] = "concatenate",
     ) -> None:
         if not 1 <= num_stages <= 16:
             raise ValueError(f"num_stages must be from 1 to 16, got {num_stages}")
@@ -92,6 +98,9 @@ class StaticTransform(Space):
                 "groups, vector_width and exit_grid must be positive, and exit_places not "
                 f"negative, got {groups}, {vector_width}, {exit_grid} and {exit_places}"
             )
+        if carry not in ("concatenate", "sum"):
+            raise ValueError(f"carry must be concatenate or sum, got {carry!r}")
+        self._carry = carry
         self._num_stages = num_stages
         self._image_shape = image_shape
         self._preprocess = preprocess
@@ -164,10 +173,10 @@ class StaticTransform(Space):
         labelling = self._accepted(architecture)
         source = weights or self._pristine()
         stages = []
-        for index, plan in enumerate(_plan.plan(self._graph, labelling)):
+        for index, plan in enumerate(self._plan(labelling)):
             stage = Stage(plan, _copy(source.preprocess))
             with torch.no_grad():
-                self._load(stage, plan, source, index, labelling)
+                load_stage(stage, plan, self._graph, source, index, labelling.exits[index])
             stages.append(stage)
         return MultiStageNetwork(stages).eval()
 
@@ -201,7 +210,7 @@ class StaticTransform(Space):
         """The blocks of each stage: a layer, what feeds it and what follows it."""
         labelling = self._accepted(architecture)
         cut = []
-        for plan in _plan.plan(self._graph, labelling):
+        for plan in self._plan(labelling):
             tensors = {t for step in plan.steps for t in (*step.inputs, step.output)}
             shapes = {tensor: self._shape(tensor, labelling) for tensor in tensors}
             cut.append(_blocks.cut(plan.steps, shapes))
@@ -290,6 +299,9 @@ class StaticTransform(Space):
             self._base = self.masked().eval()
         return self._base
 
+    def _plan(self, labelling: Labelling) -> tuple[_steps.StagePlan, ...]:
+        return _plan.plan(self._graph, labelling, summed=self._carry == "sum")
+
     def _shape(self, tensor: _steps.Tensor, labelling: Labelling) -> tuple[int, ...]:
         if tensor == _steps.RAW_IMAGE:
             return (1, 3, *self._image_shape)
@@ -301,25 +313,6 @@ class StaticTransform(Space):
             counts = _labels.counts(labelling.labels[tensor.node], self._num_stages)
             channels = sum(counts[tensor.first : tensor.last + 1])
         return (1, channels, *self._graph.nodes[tensor.node].shape[1:])
-
-    def _load(
-        self,
-        stage: Stage,
-        plan: _steps.StagePlan,
-        source: MaskedNetwork,
-        index: int,
-        labelling: Labelling,
-    ) -> None:
-        for step, module in zip(plan.steps, stage.children(), strict=True):
-            if not step.channels:
-                continue
-            if step.output[0] == _steps.LOGITS:
-                whole = source.exit(index, labelling.exits[index])
-                self._graph.classifier.load(module, whole, step.channels, step.reads)
-                continue
-            rule = self._graph.nodes[step.output[0]].rule
-            assert rule is not None
-            rule.load(module, source.layer(step.output[0]), step.channels, step.reads)
 
 
 def _unknown(name: str, choice: str, choices: Mapping[str, object]) -> ValueError:

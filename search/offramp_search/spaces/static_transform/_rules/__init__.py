@@ -14,11 +14,16 @@ from offramp_search.spaces.static_transform._rules._moving import (
     FlattenRule,
     PadRule,
 )
-from offramp_search.spaces.static_transform._rules._pointwise import SumRule, UnaryRule
+from offramp_search.spaces.static_transform._rules._pointwise import (
+    BatchNormRule,
+    SumRule,
+    UnaryRule,
+)
 from offramp_search.spaces.static_transform._rules._shuffle import Arranged, ShuffleRule, arrange
 
 __all__ = [
     "Arranged",
+    "BatchNormRule",
     "Call",
     "ChannelSliceRule",
     "Channels",

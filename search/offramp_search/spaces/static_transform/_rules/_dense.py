@@ -24,8 +24,8 @@ __all__ = ["DenseRule", "GroupedRule"]
 class DenseRule(Rule):
     """Every output channel reads all input channels that are labelled no later.
 
-    A stage concatenates what it reads and computes its outputs with one operator. (The sum of one
-    operator per earlier stage would save the concatenation and cost more operators.)
+    A stage concatenates what it reads and computes its outputs with one operator, or sums over one
+    operator for each stage that it reads from; the planner decides.
 
     Args:
         whole: The operator with all channels.
@@ -90,7 +90,7 @@ class DenseRule(Rule):
         rows, columns = torch.tensor(channels), torch.tensor(reads[0])
         source = whole.state_dict()
         state = {"weight": source["weight"][rows][:, columns]}
-        if "bias" in source:
+        if "bias" in source and getattr(module, "bias", None) is not None:  # or another part has it
             state["bias"] = source["bias"][rows]
         module.load_state_dict(state)
 
