@@ -1,7 +1,7 @@
 """How convolutions read the carry: joined with their stage's own channels, or summed over.
 
-Architectures of ResNet-20's static transform are built both ways, with the same weights. All of them
-are converted into one LiteRT program, every stage a signature, which take turns; so each ratio is
+Architectures of ResNet-20's static transform are built both ways, with the same weights. Both are
+converted into one LiteRT program, every stage a signature, and these take turns; so each ratio is
 one of a single run. A chain is the sum of its stages' medians.
 
     .venv/bin/python benchmarks/carry.py prepare [--cache FOLDER]
@@ -58,12 +58,11 @@ def networks() -> dict[str, dict[str, Any]]:
     """Name of an architecture -> carry -> a built network."""
     two, three = spaces(2), spaces(3)
     chosen: dict[str, tuple[Mapping[str, StaticTransform], Architecture]] = {}
-    for shares in ((0.5,), (0.25,)):
-        chosen[f"thin {shares}"] = (two, two["sum"].width_architecture(shares))
+    chosen["thin (0.5)"] = (two, two["sum"].width_architecture((0.5,)))
     chosen["thin (0.25, 0.5)"] = (three, three["sum"].width_architecture((0.25, 0.5)))
     chosen["depth (0.33, 0.66)"] = (three, three["sum"].depth_architecture((0.33, 0.66)))
     rng = np.random.default_rng(0)
-    for number in range(3):
+    for number in range(2):
         chosen[f"random {number}"] = (three, random_architecture(three["sum"], rng))
     return {
         name: {carry: space.build(architecture) for carry, space in both.items()}
@@ -71,20 +70,26 @@ def networks() -> dict[str, dict[str, Any]]:
     }
 
 
+def _program(cache: Path, precision: Literal["float32", "int8"], name: str) -> Path:
+    words = "".join(letter if letter.isalnum() else "_" for letter in name)
+    return cache / f"{precision}-{words}.tflite"
+
+
 def prepare(cache: Path) -> None:
     """Convert all networks, once for each precision."""
     cache.mkdir(parents=True, exist_ok=True)
+    made = networks()
     for precision in PRECISIONS:
-        path = cache / f"{precision}.tflite"
-        if not path.exists():
-            blocks = {
-                f"network{index}_{carry}_{stage}": block
-                for index, both in enumerate(networks().values())
-                for carry, network in both.items()
-                for stage, block in enumerate(stages_as_blocks(network, _SHAPE).values())
-            }
-            write_atomically(path, convert_blocks(blocks, precision=precision))
-        print(f"{path}: {path.stat().st_size} bytes", flush=True)
+        for name, both in made.items():
+            path = _program(cache, precision, name)
+            if not path.exists():
+                blocks = {
+                    f"{carry}_{stage}": block
+                    for carry, network in both.items()
+                    for stage, block in enumerate(stages_as_blocks(network, _SHAPE).values())
+                }
+                write_atomically(path, convert_blocks(blocks, precision=precision))
+            print(f"{path.name}: {path.stat().st_size} bytes", flush=True)
 
 
 def measure(cache: Path, result: Path) -> None:
@@ -93,13 +98,13 @@ def measure(cache: Path, result: Path) -> None:
     rows: list[dict[str, Any]] = []
     claims = []
     for precision in PRECISIONS:
-        program = (cache / f"{precision}.tflite").read_bytes()
-        taken = HostDevice().measure_signatures(program, threads=1, runs=RUNS)
         ratios = []
-        for index, name in enumerate(names):
+        for name in names:
+            program = _program(cache, precision, name).read_bytes()
+            taken = HostDevice().measure_signatures(program, threads=1, runs=RUNS)
             row: dict[str, Any] = {"precision": precision, "architecture": name}
             for carry in CARRIES:
-                stages = sorted(key for key in taken if key.startswith(f"network{index}_{carry}_"))
+                stages = sorted(key for key in taken if key.startswith(f"{carry}_"))
                 row[carry] = {
                     "stage_median_ms": [taken[key].median_ms for key in stages],
                     "stage_p90_ms": [taken[key].p90_ms for key in stages],
@@ -118,7 +123,7 @@ def measure(cache: Path, result: Path) -> None:
         print(f"{precision:8} ratio {mean:.3f}")
     write_result(
         result,
-        purpose="ResNet-20's architectures with a carry that is summed over, and one that is joined.",
+        purpose="ResNet-20's architectures with a carry that is summed over, or joined.",
         figures={"runs": RUNS, "threads": 1, "chains": rows},
         claims=claims,
     )

@@ -183,6 +183,7 @@ class InfeasibleBudgetError(OfframpError, ValueError):
     Attributes:
         smallest: The smallest reachable value of the limit that is out of reach, in its own unit.
         architecture: What reaches it, where it was searched for.
+        proven: Whether nothing smaller can be reached; otherwise it is the smallest that was found.
     """
 
     def __init__(
@@ -191,10 +192,12 @@ class InfeasibleBudgetError(OfframpError, ValueError):
         *,
         smallest: float,
         architecture: Mapping[str, str | int] | None = None,
+        proven: bool = False,
     ) -> None:
         super().__init__(message)
         self.smallest = smallest
         self.architecture = architecture
+        self.proven = proven
 
 
 class TrainingError(OfframpError, RuntimeError):

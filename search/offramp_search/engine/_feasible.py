@@ -232,9 +232,9 @@ def _error(alone: Sequence[tuple[Limit, _Least]], together: _Least) -> Infeasibl
     out = [least for _, least in alone if least.share > 1]
     first = out[0] if out else together
     how = (
-        "of all architectures"
+        "proven, of all architectures"
         if first.exact
-        else "found by coordinate descent; one that was not tried may take a little less"
+        else "found by coordinate descent, not proven: others may take a little less"
     )
     if out:
         said = "; ".join(
@@ -253,6 +253,7 @@ def _error(alone: Sequence[tuple[Limit, _Least]], together: _Least) -> Infeasibl
         "with smaller networks",
         smallest=first.value,
         architecture=first.architecture,
+        proven=first.exact,
     )
 
 

@@ -128,7 +128,7 @@ class DDPNASSampler(WholeSampler):
                 survivor = self._survivor(study, tuple(choices[0] for choices in alive), state)
                 if number == first:
                     return survivor
-                return self._around(survivor, state, number, first, others)
+                return self._around(study, survivor, state, number, first, others)
             proposals = self._proposals(study, phase, alive)
             if number < first + trials:
                 return proposals[number - first]
@@ -214,6 +214,7 @@ class DDPNASSampler(WholeSampler):
 
     def _around(
         self,
+        study: Study,
         survivor: Numbers,
         state: Scores,
         number: int,
@@ -221,8 +222,12 @@ class DDPNASSampler(WholeSampler):
         others: Sequence[FrozenTrial],
     ) -> Numbers:
         """What a trial after the survivor's proposes; the survivor if nothing new is found."""
-        before = [t for t in others if t.number < number and self.is_whole(t)]
-        planned = {self.numbers(t.params) for t in before if t.number <= first}
+        before = {
+            trial.number: numbers
+            for trial in others
+            if trial.number < number and (numbers := self.numbers_of(study, trial)) is not None
+        }
+        planned = {numbers for at, numbers in before.items() if at <= first}
         near = [
             numbers
             for numbers in _pruning.neighbours(survivor, state.theta)
@@ -231,7 +236,7 @@ class DDPNASSampler(WholeSampler):
         rank = number - first - 1
         if rank < len(near):
             return near[rank]
-        seen = planned.union(near, (self.numbers(t.params) for t in before))
+        seen = planned.union(near, before.values())
         rng = generator(self._seed, number, "around")
         for attempt in range(_ATTEMPTS):
             # The further away, the longer nothing new is found.

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["PNASSampler"]
 
 _MOST_CANDIDATES = 20_000
+# Of all candidates of a level together: of more than a thousand decisions there are fewer.
+_MOST_CHOICES = 20_000_000
 _TIED = 3
 """Decimals of predictions that count, in standard deviations of what was evaluated."""
 
@@ -103,6 +105,7 @@ class PNASSampler(WholeSampler):
         self._first = first
         self._most_first = most_first
         self._step = step
+        self._most = min(_MOST_CANDIDATES, max(1, _MOST_CHOICES // len(self._counts)))
         self._surrogate: SurrogateKind = surrogate
         self._canonical = canonical
         self._cost = cost
@@ -118,11 +121,12 @@ class PNASSampler(WholeSampler):
 
     def propose(self, study: Study, number: int, others: Sequence[FrozenTrial]) -> Numbers:
         """The best predicted architecture of the level that no trial has."""
-        proposed = {self.numbers(trial.params) for trial in others if self.is_whole(trial)}
+        known = [self.numbers_of(study, trial) for trial in others]
+        proposed = {numbers for numbers in known if numbers is not None}
         # Workers that ask at this moment get the ones before ours.
         ahead = sum(
-            trial.number < number and not trial.state.is_finished() and not self.is_whole(trial)
-            for trial in others
+            trial.number < number and not trial.state.is_finished() and numbers is None
+            for trial, numbers in zip(others, known, strict=True)
         )
         values: dict[Numbers, float] | None = None
         level = 0
@@ -195,21 +199,25 @@ class PNASSampler(WholeSampler):
     ) -> list[Numbers]:
         before, now = self._freed(level - 1), self._freed(level)
         if level == 0:
-            return self._extend([self._neutral], range(now), _MOST_CANDIDATES, rng)
+            return self._extend([self._neutral], range(now), self._most, rng)
         parents = sorted(
             values, key=lambda numbers: (-values[numbers], self._cost_of(numbers), numbers)
         )
         parents = parents[: self._beam]
         parents = parents or [self._neutral]
         if before < now:
-            return self._extend(parents, range(before, now), _MOST_CANDIDATES, rng)
-        return [
-            (*parent[:at], other, *parent[at + 1 :])
+            return self._extend(parents, range(before, now), self._most, rng)
+        changes = [
+            (parent, at, other)
             for parent in parents
             for at, count in enumerate(self._counts)
             for other in range(count)
             if other != parent[at]
         ]
+        if len(changes) * len(self._counts) > _MOST_CHOICES:
+            drawn = rng.choice(len(changes), self._most, replace=False)
+            changes = [changes[at] for at in sorted(drawn.tolist())]
+        return [(*parent[:at], other, *parent[at + 1 :]) for parent, at, other in changes]
 
     def _extend(
         self, parents: list[Numbers], free: range, most: int, rng: np.random.Generator

@@ -135,11 +135,11 @@ class LSTMPolicy(Policy):
         self._tanh_constant = tanh_constant
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._cell = nn.LSTMCell(hidden, hidden)
+            self._lstm = nn.LSTM(hidden, hidden)
         self._embeddings: dict[str, nn.Parameter] = {}
         self._heads: dict[str, nn.Parameter] = {}
         self._new: list[nn.Parameter] = []
-        self._optimizer = torch.optim.Adam(self._cell.parameters(), lr=learning_rate)
+        self._optimizer = torch.optim.Adam(self._lstm.parameters(), lr=learning_rate, foreach=True)
 
     def read(self, memory: Memory, decision: Decision | None) -> Memory:
         """One step of the LSTM."""
@@ -156,15 +156,22 @@ class LSTMPolicy(Policy):
 
     def learn(self, taken: Sequence[Decision], advantage: float, entropy_weight: float) -> None:
         """One step of Adam on the whole sequence."""
-        state = None
-        last: Decision | None = None
-        gain = torch.zeros(())
+        # The whole sequence is known, so the LSTM reads it at once.
         for decision in taken:
-            state = self._step(last, state)
-            log_p = self._logits(state[0], decision.name, decision.choices).log_softmax(0)
-            gain = gain + advantage * log_p[decision.taken]
-            gain = gain - entropy_weight * (log_p.exp() * log_p).sum()
-            last = decision
+            self._meet(decision.name, decision.choices)
+        gain = torch.zeros(())
+        if taken:
+            read = [torch.zeros(self._hidden)]
+            read += [self._embeddings[decision.name][decision.taken] for decision in taken[:-1]]
+            hidden = self._lstm(torch.stack(read)[:, None])[0][:, 0]
+            for choices in sorted({decision.choices for decision in taken}):
+                places = [at for at, d in enumerate(taken) if d.choices == choices]
+                heads = torch.stack([self._heads[taken[at].name] for at in places])
+                raw = (heads @ hidden[places][:, :, None])[:, :, 0]
+                log_p = self._bounded(raw).log_softmax(1)
+                chosen = torch.tensor([taken[at].taken for at in places])
+                gain = gain + advantage * log_p.gather(1, chosen[:, None]).sum()
+                gain = gain - entropy_weight * (log_p.exp() * log_p).sum()
         if self._new:
             # In one group, because adding one goes through all that are there.
             self._optimizer.add_param_group({"params": self._new})
@@ -184,12 +191,17 @@ class LSTMPolicy(Policy):
         else:
             self._meet(last.name, last.choices)
             read = self._embeddings[last.name][last.taken]
-        hidden, cell = self._cell(read, state)
-        return hidden, cell
+        if state is None:
+            state = (torch.zeros(self._hidden), torch.zeros(self._hidden))
+        weights = list(self._lstm.parameters())
+        hidden, cell = torch.lstm_cell(read[None], [part[None] for part in state], *weights)
+        return hidden[0], cell[0]
 
     def _logits(self, hidden: Tensor, name: str, choices: int) -> Tensor:
         self._meet(name, choices)
-        raw = self._heads[name] @ hidden
+        return self._bounded(self._heads[name] @ hidden)
+
+    def _bounded(self, raw: Tensor) -> Tensor:
         return self._tanh_constant * torch.tanh(raw / self._temperature)
 
     def _meet(self, name: str, choices: int) -> None:

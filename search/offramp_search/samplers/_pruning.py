@@ -98,22 +98,24 @@ def evidence(
         counts: Choices that there were in the beginning.
         sharpness: Factor of the values before the softmax.
     """
-    rounds = len(architectures)
-    found = []
+    rounds, most = len(architectures), max(counts)
+    there = np.zeros((len(counts), most), dtype=bool)
     for decision, choices in enumerate(alive):
-        row = np.zeros(counts[decision])
-        for round_architectures, round_values in zip(architectures, values, strict=True):
-            seen = np.full(counts[decision], -np.inf)
-            for taken in choices:
-                of_choice = round_values[round_architectures[:, decision] == taken]
-                of_choice = of_choice[~np.isnan(of_choice)]
-                if of_choice.size:
-                    seen[taken] = of_choice.mean()
-            if np.isfinite(seen).any():
-                weights = np.exp(sharpness * (seen - seen.max()))
-                row += weights / weights.sum() / rounds
-        found.append(row)
-    return found
+        there[decision, choices] = True
+    known = ~np.isnan(values)
+    total = np.zeros((len(counts), most))
+    for numbers, of_round, valid in zip(architectures, values, known, strict=True):
+        mean = np.full((len(counts), most), -np.inf)
+        for taken in range(most):
+            met = (numbers[valid] == taken).astype(np.float64)
+            times = met.sum(0)
+            some = (times > 0) & there[:, taken]
+            mean[some, taken] = (of_round[valid] @ met)[some] / times[some]
+        best = mean.max(1, keepdims=True)
+        any_ = np.isfinite(best[:, 0])
+        weights = np.exp(sharpness * (mean[any_] - best[any_]))
+        total[any_] += weights / weights.sum(1, keepdims=True) / rounds
+    return [row[:count] for row, count in zip(total, counts, strict=True)]
 
 
 def update(

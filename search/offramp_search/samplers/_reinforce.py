@@ -182,13 +182,19 @@ class ReinforceSampler(BaseSampler):
         overtaken = next(
             (at for at, trial in enumerate(trials) if not trial.state.is_finished()), len(trials)
         )
+        known = any(trial.state.is_finished() for trial in trials[:overtaken])
+        if known and any(walk.controller is self._prefix for walk in self._asked.values()):
+            # A trial is still being decided by it, which must know no more than when it began.
+            self._prefix = self._prefix.copy()
         for trial in trials[:overtaken]:
             self._learn(self._prefix, trial, sign)
         self._prefix_trials += overtaken
+        later = [trial for trial in trials[overtaken:] if trial.state.is_finished()]
+        if not later:
+            return self._prefix
         controller = self._prefix.copy()
-        for trial in trials[overtaken:]:
-            if trial.state.is_finished():
-                self._learn(controller, trial, sign)
+        for trial in later:
+            self._learn(controller, trial, sign)
         return controller
 
     def _learn(self, controller: _Controller, trial: FrozenTrial, sign: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ _HIDDEN = 64
 _STEPS = 200
 _LEARNING_RATE = 0.01
 _FEWEST_FOR_FOLDS = 25
+_FEATURES = 2**25
 
 
 def predict_ensemble(
@@ -77,18 +79,29 @@ def predict_ensemble(
         for numbers in (known, candidates)
     )
     x = torch.tensor(known + offsets)
+    most = int(max(known.max(initial=0), candidates.max(initial=0)) + 1)
+    met = _Entries.of(known, most, offsets, absent)
     with _one_thread():
         optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
         for _ in range(_STEPS):
             optimizer.zero_grad()
-            loss = (weight * (model(x, there) - target).abs()).sum(1).div(weight.sum(1)).sum()
+            loss = (weight * (model(x, there, met) - target).abs()).sum(1).div(weight.sum(1)).sum()
             loss.backward()
             optimizer.step()
             schedule.step()
+        # In parts: the features of twenty thousand candidates would fill the memory.
+        size = max(1, _FEATURES // (_MEMBERS * _HIDDEN * known.shape[1]))
         with torch.no_grad():
-            predicted = model(torch.tensor(candidates + offsets), candidates_there).mean(0)
-    result: NDArray[np.float64] = predicted.double().numpy()
+            parts = [
+                model(
+                    torch.tensor(candidates[start : start + size] + offsets),
+                    candidates_there[start : start + size],
+                    _Entries.of(candidates[start : start + size], most, offsets, absent),
+                ).mean(0)
+                for start in range(0, len(candidates), size)
+            ]
+    result: NDArray[np.float64] = torch.cat(parts).double().numpy()
     return result
 
 
@@ -109,6 +122,44 @@ def _member_weights(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         return np.asarray(rng.multinomial(n, np.full(n, 1 / n), _MEMBERS), dtype=np.float64)
     fold = rng.permutation(n) % _MEMBERS
     return np.asarray(fold != np.arange(_MEMBERS)[:, None], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """The choices that some architectures take, each of a decision once.
+
+    Attributes:
+        positions: ``(entries,)`` int64, the decision.
+        rows: ``(entries,)`` int64, the choice's row in the table of choices.
+        there: ``(entries,)`` bool, false where the choice means absence.
+        at: ``(n, decisions)`` int64, which entry each architecture has for each decision.
+    """
+
+    positions: Tensor
+    rows: Tensor
+    there: Tensor
+    at: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        numbers: NDArray[np.int64],
+        most: int,
+        offsets: NDArray[np.int64],
+        absent: Sequence[int],
+    ) -> _Entries:
+        numbered = numbers + np.arange(numbers.shape[1]) * most
+        met = np.zeros(numbers.shape[1] * most, dtype=bool)
+        met[numbered] = True
+        places = np.flatnonzero(met)
+        entry = np.cumsum(met) - 1
+        positions, choices = places // most, places % most
+        return cls(
+            torch.tensor(positions),
+            torch.tensor(choices + offsets[positions]),
+            torch.tensor(choices != np.asarray(absent)[positions]),
+            torch.tensor(entry[numbered]),
+        )
 
 
 class _Ensemble(nn.Module):
@@ -165,11 +216,27 @@ class _Pooled(_Ensemble):
         self.hidden = self.uniform(_HIDDEN, _HIDDEN, bound=_HIDDEN**-0.5)
         self.out = self.uniform(_HIDDEN, 1, bound=_HIDDEN**-0.5)
 
-    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+    def forward(self, x: Tensor, there: Tensor, entries: _Entries) -> Tensor:
+        if self._width == 1:
+            return self._of_entries(there, entries)
         features = (self.embed(x) @ self.unit[:, None]).relu() * there[:, :, None]
-        units = features.sum(2) / there.sum(1).clamp(min=1)[:, None]
+        return self._head(features.sum(2), there) + self.straight(x, there)
+
+    def _head(self, pooled: Tensor, there: Tensor) -> Tensor:
+        units = pooled / there.sum(1).clamp(min=1)[:, None]
         hidden = (units @ self.hidden).relu()
-        return (hidden @ self.out).squeeze(2) + self.straight(x, there)
+        return (hidden @ self.out).squeeze(2)
+
+    def _of_entries(self, there: Tensor, entries: _Entries) -> Tensor:
+        """The same, where every unit is one decision: features are made once for each entry."""
+        features = (self.choice @ self.unit)[:, entries.rows]
+        features = features + (self.position @ self.unit)[:, entries.positions]
+        added = self.linear[:, entries.positions, entries.rows]
+        both = torch.cat([features.relu(), added[:, :, None]], dim=2)
+        both = (both * entries.there[:, None]).permute(1, 0, 2).flatten(1)
+        summed = nn.functional.embedding_bag(entries.at, both, mode="sum")
+        summed = summed.view(len(there), _MEMBERS, -1).permute(1, 0, 2)
+        return self._head(summed[:, :, :-1], there) + summed[:, :, -1] + self.bias
 
 
 class _Recurrent(_Ensemble):
@@ -182,7 +249,7 @@ class _Recurrent(_Ensemble):
         self.again = self.uniform(_HIDDEN, 4 * _HIDDEN, bound=bound)
         self.out = self.uniform(_HIDDEN, 1, bound=bound)
 
-    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+    def forward(self, x: Tensor, there: Tensor, entries: _Entries) -> Tensor:
         gates_in = self.embed(x) @ self.read[:, None]
         hidden = torch.zeros(_MEMBERS, len(x), _HIDDEN)
         cell = torch.zeros_like(hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,7 +47,17 @@ class WholeSampler(BaseSampler):
             raise ValueError("the space has no decisions; there is nothing to search")
         self._decisions = dict(decisions)
         self._counts = tuple(count(name, kind) for name, kind in decisions.items())
+        self._choices = {
+            name: [choice(kind, at) for at in range(choices)]
+            for (name, kind), choices in zip(decisions.items(), self._counts, strict=True)
+        }
+        self._places = {
+            name: {value: at for at, value in enumerate(values)}
+            for name, values in self._choices.items()
+        }
         self._allowed = allowed
+        self._study: weakref.ref[Study] | None = None
+        self._read: dict[int, Numbers] = {}
 
     @abstractmethod
     def propose(self, study: Study, number: int, others: Sequence[FrozenTrial]) -> Numbers:
@@ -94,8 +105,8 @@ class WholeSampler(BaseSampler):
     def architecture(self, numbers: Numbers) -> Architecture:
         """The decisions with these numbers."""
         return {
-            name: choice(kind, at)
-            for (name, kind), at in zip(self._decisions.items(), numbers, strict=True)
+            name: values[at]
+            for (name, values), at in zip(self._choices.items(), numbers, strict=True)
         }
 
     def numbers(self, architecture: Mapping[str, Any]) -> Numbers:
@@ -107,7 +118,19 @@ class WholeSampler(BaseSampler):
         missing = [name for name in self._decisions if name not in architecture]
         if missing:
             raise ValueError(f"an architecture lacks the decision {missing[0]!r}")
-        return tuple(index(kind, architecture[name]) for name, kind in self._decisions.items())
+        try:
+            return tuple([places[architecture[name]] for name, places in self._places.items()])
+        except (KeyError, TypeError):  # says which choice is unknown
+            return tuple(index(kind, architecture[name]) for name, kind in self._decisions.items())
+
+    def numbers_of(self, study: Study, trial: FrozenTrial) -> Numbers | None:
+        """The numbers of a trial, read once; ``None`` while not all its decisions are known."""
+        if self._study is None or self._study() is not study:
+            self._study, self._read = weakref.ref(study), {}
+        found = self._read.get(trial.number)
+        if found is None and self.is_whole(trial):
+            found = self._read[trial.number] = self.numbers(trial.params)
+        return found
 
     def is_allowed(self, numbers: Numbers) -> bool:
         """Whether an architecture may be proposed."""
@@ -115,23 +138,29 @@ class WholeSampler(BaseSampler):
 
     def is_whole(self, trial: FrozenTrial) -> bool:
         """Whether all decisions of a trial are known by now."""
-        return all(name in trial.params for name in self._decisions)
+        return self._decisions.keys() <= trial.params.keys()
 
     def values(self, study: Study, trials: Sequence[FrozenTrial]) -> dict[Numbers, float]:
         """Architecture -> mean value of its complete trials; larger is better."""
         sign = -1.0 if study.direction is StudyDirection.MINIMIZE else 1.0
         found: dict[Numbers, list[float]] = {}
         for trial in trials:
-            if trial.state is TrialState.COMPLETE and self.is_whole(trial):
+            numbers = self.numbers_of(study, trial)
+            if trial.state is TrialState.COMPLETE and numbers is not None:
                 assert trial.value is not None
-                found.setdefault(self.numbers(trial.params), []).append(sign * trial.value)
+                found.setdefault(numbers, []).append(sign * trial.value)
         return {numbers: sum(values) / len(values) for numbers, values in found.items()}
 
 
 def plan(study: Study, name: str, make: Callable[[], Any]) -> Any:
     """What the study keeps under a name, made and kept if it keeps nothing yet."""
-    kept = study.user_attrs
+    kept = _attributes(study)
     if name not in kept:
         study.set_user_attr(name, make())
-        kept = study.user_attrs
+        kept = _attributes(study)
     return kept[name]
+
+
+def _attributes(study: Study) -> dict[str, Any]:
+    """As ``study.user_attrs``, which copies all of them at every look: plans are large."""
+    return study._storage.get_study_user_attrs(study._study_id)

@@ -122,6 +122,7 @@ def test_the_smallest_of_a_small_space_is_the_smallest_of_all(
     with pytest.raises(InfeasibleBudgetError, match=f"smallest {name} is .*of all arch") as caught:
         find_feasible(space, table, budget_of(name, limit))
     assert caught.value.smallest == pytest.approx(smallest)
+    assert caught.value.proven
     assert caught.value.architecture is not None
     reached = value(space, table, caught.value.architecture, name)
     assert reached == pytest.approx(smallest)
@@ -138,6 +139,7 @@ def test_a_large_space_is_descended_and_what_is_named_can_be_reached(
     table = LatencyTable(tmp_path / "first", MadeUpDevice())
     with pytest.raises(InfeasibleBudgetError, match="found by coordinate descent") as caught:
         find_feasible(space, table, budget_of(name, 0.011))
+    assert not caught.value.proven
     architecture = caught.value.architecture
     assert architecture is not None
     table.require(block for stage in space.blocks(architecture) for block in stage)
