@@ -75,3 +75,25 @@ def test_faults_name_the_block() -> None:
 
 def _channel_last(value: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).contiguous().numpy()
+
+
+class _Summed(nn.Module):
+    """Hands on a map that a later concatenation wants in a scale of its own, and one more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(4, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        carry = torch.relu(self.first(x) + self.second(y))
+        return torch.cat([carry, 100 * y], 1), carry
+
+
+def test_an_output_that_is_read_in_another_scale_too_can_be_run() -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    program = convert_blocks({"sum": (_Summed(), [(1, 4, 6, 6)] * 2)}, precision="int8")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(program), 0))
+    outputs = {int(tensor) for tensor in model.subgraphs[0].outputs}
+    assert {int(entry.tensorIndex) for entry in model.signatureDefs[0].outputs} == outputs

@@ -29,6 +29,7 @@ __all__ = [
     "edge_names",
     "edge_number",
     "join_carries",
+    "keep_outputs",
     "mend",
     "read_model",
     "read_stages",
@@ -159,6 +160,32 @@ def join_carries(data: bytes, names: Sequence[str]) -> bytes:
                     other.quantization = copy.deepcopy(origin.quantization)
                 changed = True
     return write_model(model) if changed else data
+
+
+def keep_outputs(program: bytes, quantized: bytes) -> bytes:
+    """Let signatures name the outputs that their graphs have.
+
+    Where an output is also read by an operator that demands another scale, a concatenation for
+    instance, the quantiser puts a requantisation before the output of the graph and leaves the
+    signature at the tensor before it, which ends the process that loads the program.
+
+    Args:
+        program: Before it was quantised.
+        quantized: After.
+    """
+    before, after = read_model(program), read_model(quantized)
+    changed = False
+    signatures = {entry.signatureKey: entry for entry in after.signatureDefs}
+    for old in before.signatureDefs:
+        new = signatures[old.signatureKey]
+        were = [int(tensor) for tensor in before.subgraphs[old.subgraphIndex].outputs]
+        are = [int(tensor) for tensor in after.subgraphs[new.subgraphIndex].outputs]
+        place = {entry.name: were.index(int(entry.tensorIndex)) for entry in old.outputs}
+        for entry in new.outputs:
+            if int(entry.tensorIndex) not in are:
+                entry.tensorIndex = are[place[entry.name]]
+                changed = True
+    return write_model(after) if changed else quantized
 
 
 def _scale(tensor: Any) -> tuple[float, int] | None:

@@ -19,6 +19,7 @@ from offramp_export._first_line import first_line
 from offramp_export._litert.flatbuffer import (
     edge_names,
     join_carries,
+    keep_outputs,
     read_stages,
 )
 from offramp_export._litert.precision import STATIC, edge_dtype
@@ -144,7 +145,7 @@ def _quantize(program: bytes, ranges: Mapping[str, Any], recipe: Any) -> bytes:
                 f"LiteRT's quantiser refused the program: {first_line(error)}; leave this "
                 "precision out of the targets, or replace the operator it names"
             ) from error
-    return bytes(result.quantized_model)
+    return keep_outputs(program, bytes(result.quantized_model))
 
 
 def _set_range(ranges: dict[str, dict[str, Any]], tensor: str, bounds: tuple[float, float]) -> None:
