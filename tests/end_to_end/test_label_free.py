@@ -32,7 +32,7 @@ def make(num_classes):
 _SMALL = (
     *("--base", "my_network:make", "--epochs", "1", "--shared-epochs", "1", "--trials", "2"),
     *("--groups", "2", "--export", "litert/float32", "--budget-mean-ms", "50"),
-    *("--limit", "0.05", "--json"),
+    *("--limit", "0.05", "--image-size", "16", "--json"),
 )
 
 
