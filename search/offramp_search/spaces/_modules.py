@@ -176,10 +176,12 @@ class SummedConvolution(nn.Module):
         """Convolve ``(images, channels, height, width)`` tensors, one for each part, and add."""
         summands = [part(x) for part, x in zip(self.parts, tensors, strict=True)]
         if self.norm is None or self.norm.training:
-            total = summands[0]
+            total: Tensor = summands[0]
             for summand in summands[1:]:
                 total = total + summand
-            return total if self.norm is None else self.norm(total)
+            if self.norm is not None:
+                total = self.norm(total)
+            return total
         total = self.norm(summands[0])
         for summand in summands[1:]:
             total = total + functional.batch_norm(

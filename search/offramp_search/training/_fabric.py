@@ -98,8 +98,8 @@ def open_fabric(hardware: Hardware) -> Fabric:
     Of several, each is opened by a process of its own, which finds its number in ``LOCAL_RANK``.
     """
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     hardware.check()
     if hardware.devices == 1:

@@ -166,7 +166,9 @@ def _average_statistics(network: nn.Module, fabric: Fabric) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             for statistics in (module.running_mean, module.running_var):
                 if statistics is not None:
-                    statistics.copy_(fabric.all_reduce(statistics.clone(), reduce_op="mean"))
+                    mean = fabric.all_reduce(statistics.clone(), reduce_op="mean")
+                    assert isinstance(mean, torch.Tensor)
+                    statistics.copy_(mean)
 
 
 def _mix(*numbers: int) -> int:

@@ -13,6 +13,11 @@ import torch
 from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import multiprocessing
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
 from offramp.errors import DataError, OfframpError, TrainingError
 from offramp_search.training._fabric import open_fabric
@@ -53,7 +58,7 @@ def run_in_processes(
     # That the others are ended when one fails is no news: the failure is raised.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     with _quiet_torch():
-        processes = multiprocessing.start_processes(
+        processes = start_processes(  # type: ignore[no-untyped-call]
             _work, arguments, nprocs=hardware.devices, join=False, start_method="spawn"
         )
     assert processes is not None
@@ -72,10 +77,7 @@ def run_in_processes(
         while not processes.join(timeout=_POLL_S):
             listen()
         listen()
-    except (
-        multiprocessing.ProcessRaisedException,
-        multiprocessing.ProcessExitedException,
-    ) as error:
+    except (ProcessRaisedException, ProcessExitedException) as error:
         listen()
         if "failed" in ended:
             raise ended["failed"] from error

@@ -37,7 +37,9 @@ class Tally:
         """The same of all processes together."""
         mine = [self._loss, self._batches, float(self._images), *map(float, self._right)]
         counted = fabric.to_device(torch.tensor(mine, dtype=torch.float64))
-        loss, batches, images, *right = fabric.all_reduce(counted, reduce_op="sum").tolist()
+        summed = fabric.all_reduce(counted, reduce_op="sum")
+        assert isinstance(summed, torch.Tensor)
+        loss, batches, images, *right = summed.tolist()
         whole = Tally()
         whole._loss, whole._batches, whole._images = loss, batches, round(images)
         whole._right = [round(count) for count in right]

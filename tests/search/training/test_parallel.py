@@ -21,7 +21,10 @@ from offramp_search.training import Hardware, Recipe, TrainingProgress, train
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from offramp_search.data import ImageSet
+    from offramp_search.objectives import Examples
 
 TWO = Hardware(accelerator="cpu", devices=2, precision="32-true")
 ONE = Hardware(accelerator="cpu", precision="32-true")
@@ -70,7 +73,8 @@ def test_two_processes_train_as_one_does(images: ImageSet, tmp_path: Path) -> No
         torch.testing.assert_close(
             together.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name
         )
-    assert not torch.equal(plain()[0].weight, together.stages[0].module[0].weight)
+    name, before = next(iter(network().named_parameters()))
+    assert not torch.equal(before, together.get_parameter(name))
     assert [epoch.exit_accuracies for epoch in history.epochs] == [
         epoch.exit_accuracies for epoch in expected.epochs
     ]
@@ -92,7 +96,7 @@ def test_running_statistics_are_the_average_of_both_shares(images: ImageSet) -> 
     train(alone, images, recipe=recipe, hardware=ONE)
     train(together, images, recipe=recipe, hardware=TWO)
     mean, variance = (
-        [net.stages[0].module[1].get_buffer(name) for net in (alone, together)]
+        [net.get_buffer(f"stages.0.module.1.{name}") for net in (alone, together)]
         for name in ("running_mean", "running_var")
     )
     torch.testing.assert_close(mean[1], mean[0], rtol=1e-4, atol=1e-5)
@@ -126,7 +130,7 @@ class _Turned:
     def __init__(self, objective: Rotation) -> None:
         self.objective = objective
 
-    def __call__(self, images: np.ndarray, drawn: np.random.Generator) -> object:
+    def __call__(self, images: NDArray[np.float32], drawn: np.random.Generator) -> Examples:
         return self.objective.transform(images, drawn, train=True)
 
 
@@ -142,7 +146,7 @@ def test_a_loss_that_is_no_number_ends_both(images: ImageSet) -> None:
 
 def test_what_cannot_be_handed_over_is_said_before_processes_start(images: ImageSet) -> None:
     held = network()
-    held.lock = threading.Lock()
+    held.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(DataError, match=r"cannot be pickled.*or train on one device"):
         train(held, images, recipe=Recipe(epochs=1), hardware=TWO)
 
