@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--mean-share", type=float, default=0.6)
     parser.add_argument("--train-images", type=int, default=20_000)
+    parser.add_argument("--search-images", type=int, default=1_500, help="to compare with, at most")
     parser.add_argument("--calibration-images", type=int, default=5_000, help="at most")
     parser.add_argument("--test-images", type=int, default=5_000, help="to report on, at most")
     parser.add_argument("--groups", type=int, default=4, help="parts a layer is cut into, at most")
@@ -132,6 +133,7 @@ def main() -> None:
             *("--weights", arguments.weights.name, "--minutes", str(arguments.minutes)),
             *("--mean-share", str(arguments.mean_share)),
             *("--train-images", str(arguments.train_images)),
+            *("--search-images", str(arguments.search_images)),
             *("--calibration-images", str(arguments.calibration_images)),
             *("--test-images", str(arguments.test_images)),
             *("--groups", str(arguments.groups)),

@@ -88,7 +88,7 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         landmarks=False,
         mean_share=arguments.mean_share,
         search_minutes=arguments.minutes,
-        search_images=min(3_000, arguments.train_images),
+        search_images=arguments.search_images,
         train_images=arguments.train_images,
         calibration_images=arguments.calibration_images,
         test_images=arguments.test_images,
@@ -308,6 +308,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="of searching, each method")
     parser.add_argument("--mean-share", type=float, default=0.6, help="budget, of the static mean")
     parser.add_argument("--train-images", type=int, default=20_000)
+    parser.add_argument("--search-images", type=int, default=1_500, help="to compare with, at most")
     parser.add_argument("--calibration-images", type=int, default=5_000, help="at most")
     parser.add_argument("--test-images", type=int, default=5_000, help="to report on, at most")
     parser.add_argument("--groups", type=int, default=4, help="parts a layer is cut into, at most")
@@ -384,6 +385,7 @@ def main() -> None:
             *("--methods", *methods, "--minutes", str(arguments.minutes)),
             *("--mean-share", str(arguments.mean_share)),
             *("--train-images", str(arguments.train_images)),
+            *("--search-images", str(arguments.search_images)),
             *("--calibration-images", str(arguments.calibration_images)),
             *("--test-images", str(arguments.test_images)),
             *("--groups", str(arguments.groups)),

@@ -37,6 +37,8 @@ def demo_settings(source: str, *, seed: int = 0, quick: bool = False) -> Setting
         base="vgg_small",
         num_stages=2,
         groups=4,
+        # What is shown is what the search finds by itself.
+        landmarks=False,
         trials=30,
         mean_share=0.2,
         train_images=10_000,
