@@ -74,17 +74,21 @@ class Tree:
         values: list[int] = np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.int32).tolist()
         return values
 
-    def constant(self, values: NDArray[np.int64]) -> int:
-        """Add a constant of int32, of the shape of the values, and return its tensor."""
+    def constant(
+        self, values: NDArray[np.int64] | NDArray[np.float32], name: bytes | None = None
+    ) -> int:
+        """Add a constant of the shape of the values, int32 or float32, and return its tensor."""
         from ai_edge_litert import schema_py_generated as schema
 
+        is_float = values.dtype == np.float32
+        stored = np.asarray(values, np.float32 if is_float else np.int32)
         content = schema.BufferT()
-        content.data = np.frombuffer(np.asarray(values, np.int32).tobytes(), np.uint8)
+        content.data = np.frombuffer(stored.tobytes(), np.uint8)
         self.model.buffers.append(content)
         tensor = schema.TensorT()
-        tensor.name = self._name("constant")
+        tensor.name = name or self._name("constant")
         tensor.shape = np.array(values.shape, np.int32)
-        tensor.type = schema.TensorType.INT32
+        tensor.type = schema.TensorType.FLOAT32 if is_float else schema.TensorType.INT32
         tensor.buffer = len(self.model.buffers) - 1
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1

@@ -101,14 +101,13 @@ class ExecuTorch(Target):
                 )
                 for index, (stage, shapes) in enumerate(zip(stages, carries, strict=True))
             }
+            for program in exported.values():
+                fix_windows(program)
             packages = ["executorch", "torch"]
             if self.precision == "int8":
                 images = choose_calibration_images("executorch/int8", calibration_images)
                 exported = quantize_programs(exported, images)
                 packages.append("torchao")
-            # Not before: the quantiser knows poolings by what they were.
-            for program in exported.values():
-                fix_windows(program)
             edges = tuple(_edges(program) for program in exported.values())
             try:
                 lowered = exir.to_edge_transform_and_lower(

@@ -31,6 +31,11 @@ def fix_windows(program: Any) -> None:
         if window is not None:
             node.target = _ATEN.avg_pool2d.default
             node.args = (node.args[0], window, window)
+            # The quantiser goes by these, and would have averages answer in the scale of the map,
+            # of which they fill a small part. As it is, they are computed in float32 and rounded
+            # by the layer that reads them.
+            for trace in ("source_fn_stack", "torch_fn", "nn_module_stack"):
+                node.meta.pop(trace, None)
     program.graph_module.recompile()
 
 

@@ -18,6 +18,7 @@ from offramp_export._litert.delegation import delegations
 from offramp_export._litert.flatbuffer import mend, read_stages
 from offramp_export._litert.footprint import read_footprint
 from offramp_export._litert.metadata import describe_stages
+from offramp_export._litert.pooling import average_by_convolution
 from offramp_export._litert.precision import STATIC, StagePrecision
 from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.quantize import quantize_stages
@@ -133,6 +134,10 @@ class LiteRT(Target):
                 ChannelLast(stage, keep=[0] if index == 0 else []), tuple(edges)
             )
         program = mend(convert_signatures(signatures))
+        program = average_by_convolution(
+            program,
+            [name for name, each in zip(names, precisions, strict=True) if each == "int8"],
+        )
         if mixed:
             program = name_by_stage(program)
         exporter = {name: version(name) for name in ("litert-torch", "torch")}

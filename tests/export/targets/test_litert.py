@@ -221,3 +221,43 @@ def test_buffers_behind_the_flatbuffer_are_read_into_the_tree() -> None:
     assert inside.data is None
     assert behind.data.tobytes() == b"\1\2\3\4"
     assert (behind.offset, behind.size) == (0, 0)
+
+
+class _Averages(nn.Module):
+    """Averages that lie side by side, and some that overlap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.overlapping = nn.AvgPool2d(3, 1)
+        self.grid = nn.AdaptiveAvgPool2d((7, 2))
+        self.exit = nn.Linear(4 * 14, 5)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        x = torch.relu(self.layer(image.permute(0, 3, 1, 2) / 255))
+        return (self.exit(self.grid(self.overlapping(x)).flatten(1)),)
+
+
+def test_averages_have_a_scale_of_their_own() -> None:
+    torch.manual_seed(0)
+    stages = prepare_stages([_Averages()])
+    target = LiteRT("int8")
+    program = target.convert(stages, [[(1, 16, 16, 3)]], contract_images(40))
+    (content,) = program.files.values()
+    model = read_model(content)
+    name_of = opcodes(model)
+    (graph,) = model.subgraphs
+    found = {name_of(operator): operator for operator in graph.operators}
+    # The one that overlaps is left.
+    assert [name_of(o) for o in graph.operators].count("AVERAGE_POOL_2D") == 1
+    pooling = found["DEPTHWISE_CONV_2D"]
+    read, made = (
+        float(graph.tensors[int(tensor)].quantization.scale[0])
+        for tensor in (pooling.inputs[0], pooling.outputs[0])
+    )
+    assert made < read
+    images = contract_images(8, seed=3)
+    (outputs,) = run_stages(stages, torch.from_numpy(images.astype(np.float32)))
+    expected = outputs[0].numpy()
+    difference = np.abs(target.run(program, images)[0] - expected).max()
+    assert difference < 0.05 * np.abs(expected).max()
