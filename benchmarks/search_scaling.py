@@ -83,7 +83,6 @@ SAMPLERS: dict[str, Callable[[FakeSpace], BaseSampler]] = {
         first=1,
         most_first=4,
         step=max(1, len(space.decisions()) // 10),
-        canonical=space.canonical,
     ),
 }
 

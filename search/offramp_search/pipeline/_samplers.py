@@ -19,7 +19,7 @@ from offramp_search.samplers import (
     nsga2_sampler,
     tpe_sampler,
 )
-from offramp_search.spaces import ABSENT
+from offramp_search.spaces import ABSENT, Space
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from offramp_search.budget import Budget
     from offramp_search.devices import LatencyTable
-    from offramp_search.spaces import Architecture, Space
+    from offramp_search.spaces import Architecture
 
 __all__ = ["Limits", "Method", "make_sampler"]
 
@@ -111,7 +111,8 @@ def _make(
             most_first=most_first,
             step=max(1, math.ceil((len(units) - first) / levels)),
             allowed=limits.allow,
-            canonical=limits.canonical,
+            # Where only equal architectures are one network, nothing need be asked of them.
+            canonical=None if type(space).canonical is Space.canonical else limits.canonical,
             cost=limits.multiply_adds,
             units=units,
             absent=ABSENT,

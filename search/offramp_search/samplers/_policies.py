@@ -136,6 +136,7 @@ class LSTMPolicy(Policy):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._lstm = nn.LSTM(hidden, hidden)
+        self._weights = list(self._lstm.parameters())
         self._embeddings: dict[str, nn.Parameter] = {}
         self._heads: dict[str, nn.Parameter] = {}
         self._new: list[nn.Parameter] = []
@@ -193,8 +194,7 @@ class LSTMPolicy(Policy):
             read = self._embeddings[last.name][last.taken]
         if state is None:
             state = (torch.zeros(self._hidden), torch.zeros(self._hidden))
-        weights = list(self._lstm.parameters())
-        hidden, cell = torch.lstm_cell(read[None], [part[None] for part in state], *weights)
+        hidden, cell = torch.lstm_cell(read[None], [part[None] for part in state], *self._weights)
         return hidden[0], cell[0]
 
     def _logits(self, hidden: Tensor, name: str, choices: int) -> Tensor:
