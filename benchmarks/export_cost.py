@@ -112,7 +112,7 @@ def make_bundles(name: str, data: Path, cache: Path, folder: Path) -> tuple[Bund
 
 def make_convolutions(folder: Path) -> dict[str, bytes]:
     """Per precision, a program with one signature for each width, converted unless it is there."""
-    programs = {}
+    programs: dict[str, bytes] = {}
     for precision in PRECISIONS:
         path = folder / f"convolutions_{precision}.tflite"
         if not path.exists():
