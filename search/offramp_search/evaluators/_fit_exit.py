@@ -44,12 +44,15 @@ def fit_exit(
     classes: int,
     ridge: float = 1e-3,
     max_steps: int = 20,
+    least_scale: float = 0.05,
 ) -> LinearExit:
     r"""Multinomial logistic regression with a quadratic penalty.
 
     .. math:: \min_{W, b} \frac1n \sum_i CE(W z_i + b, y_i) + \frac\rho2 \|W\|^2
 
-    over features z brought to mean 0 and variance 1. L-BFGS runs in coordinates in which the
+    over features z brought to mean 0 and variance 1, or to less where one varies far less than the
+    one that varies most: eight bits hardly tell its values apart, and a large weight would amplify
+    their rounding. L-BFGS runs in coordinates in which the
     features, penalty included, are uncorrelated too: there the curvature at the start, an upper
     bound up to a constant everywhere (Böhning 1992), is the same in all directions, and a few
     steps are enough. The problem is convex and the start is zero, so the answer is a function of
@@ -61,6 +64,8 @@ def fit_exit(
         classes: Outputs.
         ridge: The penalty rho.
         max_steps: Steps of L-BFGS at most.
+        least_scale: A feature is divided by its standard deviation, but by no less than so much of
+            the largest one.
 
     Raises:
         ValueError: The arrays do not fit together.
@@ -80,6 +85,7 @@ def fit_exit(
         raise TrainingError("its features are not finite; train it longer or more gently")
     z = torch.from_numpy(features).double()
     mean, scale = z.mean(0), z.std(0, correction=0)
+    scale = scale.clamp_min(least_scale * float(scale.max()))
     scale = torch.where(scale > 0, scale, 1.0)  # a feature that never changes has no say
     z = (z - mean) / scale
     curvature = z.T @ z / images + classes * ridge * torch.eye(width, dtype=torch.float64)

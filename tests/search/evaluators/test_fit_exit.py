@@ -34,7 +34,7 @@ def objective(fitted: LinearExit, features: np.ndarray, labels: np.ndarray, ridg
 @pytest.mark.parametrize("ridge", [1e-3, 1e-1])
 def test_it_is_the_optimum(data: tuple[np.ndarray, np.ndarray], ridge: float) -> None:
     features, labels = data
-    found = fit_exit(features, labels, classes=CLASSES, ridge=ridge)
+    found = fit_exit(features, labels, classes=CLASSES, ridge=ridge, least_scale=0.0)
     # The same problem solved to the end, by plain Newton steps on a dense Hessian.
     z = torch.from_numpy(features).double()
     z = (z - z.mean(0)) / z.std(0, correction=0)
@@ -62,10 +62,10 @@ def test_it_is_the_optimum(data: tuple[np.ndarray, np.ndarray], ridge: float) ->
 
 def test_it_repeats_itself_and_the_penalty_shrinks(data: tuple[np.ndarray, np.ndarray]) -> None:
     features, labels = data
-    first, again = (fit_exit(features, labels, classes=CLASSES) for _ in range(2))
+    first, again = (fit_exit(features, labels, classes=CLASSES, least_scale=0.0) for _ in range(2))
     np.testing.assert_array_equal(first.weight, again.weight)
     np.testing.assert_array_equal(first.bias, again.bias)
-    strong = fit_exit(features, labels, classes=CLASSES, ridge=10.0)
+    strong = fit_exit(features, labels, classes=CLASSES, ridge=10.0, least_scale=0.0)
     scale = features.std(0)
     assert np.abs(strong.weight * scale).max() < 0.1 * np.abs(first.weight * scale).max()
     assert first.weight.dtype == first.bias.dtype == np.float32
@@ -85,6 +85,19 @@ def test_dead_features_and_missing_classes_are_no_trouble(rng: np.random.Generat
     fitted = fit_exit(wide, labels[:50], classes=2)
     assert np.isfinite(fitted.weight).all()
     assert (fitted.logits(wide).argmax(1) == labels[:50]).all()
+
+
+def test_features_that_hardly_vary_get_no_large_weight(rng: np.random.Generator) -> None:
+    # What such a feature says is true, but eight bits of the common range cannot tell it.
+    labels = rng.integers(0, 2, 400)
+    features = rng.normal(size=(400, 4)).astype(np.float32)
+    features[:, 0] += labels
+    features[:, 3] = 1e-4 * (labels + 0.3 * rng.normal(size=400))
+    exact = fit_exit(features, labels, classes=2, least_scale=0.0)
+    gentle = fit_exit(features, labels, classes=2)
+    assert np.abs(exact.weight[:, 3]).max() > 1_000 * np.abs(exact.weight[:, 0]).max()
+    assert np.abs(gentle.weight[:, 3]).max() < np.abs(gentle.weight[:, 0]).max()
+    assert (gentle.logits(features).argmax(1) == labels).mean() > 0.6
 
 
 def test_what_cannot_be_fitted_is_refused(data: tuple[np.ndarray, np.ndarray]) -> None:
