@@ -69,9 +69,9 @@ def test_every_method_begins_with_the_landmarks(
         dict(plain),  # another name for the second
     )
     space = FakeSpace(landmarks=landmarks)
-    sampler = make_sampler(method, 0, space, BUDGET, table, trials=25)
+    sampler = make_sampler(method, 0, space, BUDGET, table, trials=10)
     result = search(
-        space, sampler, FakeEvaluator(), table, BUDGET, trials=25, folder=tmp_path / "run"
+        space, sampler, FakeEvaluator(), table, BUDGET, trials=10, folder=tmp_path / "run"
     )
     assert [trial.architecture for trial in result.trials[:2]] == [landmarks[1], landmarks[2]]
-    assert len({space.canonical(trial.architecture) for trial in result.trials}) > 8
+    assert len({space.canonical(trial.architecture) for trial in result.trials}) > 4

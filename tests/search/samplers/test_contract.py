@@ -117,14 +117,3 @@ class TestReinforceAfterOthers(SamplerContract):
 class TestDDPNASAfterOthers(SamplerContract):
     def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
         return StartingSampler(DDPNASSampler(seed, decisions, rounds=2, after=2), FIRST)
-
-
-class TestPNASAfterOthers(SamplerContract):
-    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
-        pnas = PNASSampler(seed, decisions, neutral=NEUTRAL, beam=10, most_first=6)
-        return StartingSampler(pnas, FIRST)
-
-
-class TestNSGA2AfterOthers(SamplerContract):
-    def make_sampler(self, seed: int, decisions: Mapping[str, BaseDistribution]) -> BaseSampler:
-        return StartingSampler(nsga2_sampler(seed, population=6), FIRST)

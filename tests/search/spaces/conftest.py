@@ -141,7 +141,7 @@ def make_base() -> Callable[[str], nn.Module]:
     """
 
     def make(name: str) -> nn.Module:
-        name = name.partition("@")[0].partition("/")[0].partition("+")[0]
+        name = name.partition("+")[0].partition("@")[0].partition("/")[0]
         generator = torch.Generator().manual_seed(5)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(5)
@@ -169,14 +169,15 @@ def make_space(make_base: Callable[[str], nn.Module]) -> Callable[..., StaticTra
     made: dict[tuple[str, int], StaticTransform] = {}
 
     def make(name: str, num_stages: int) -> StaticTransform:
+        plain = name.partition("+")[0]
         if (name, num_stages) not in made:
             made[name, num_stages] = StaticTransform(
                 make_base(name),
                 image_shape=SIZE,
                 preprocess=Preprocess(),
                 num_stages=num_stages,
-                exit_grid=int(name.partition("@")[0].partition("/")[2] or 1),
-                exit_places=int(name.partition("@")[2] or 0),
+                exit_grid=int(plain.partition("@")[0].partition("/")[2] or 1),
+                exit_places=int(plain.partition("@")[2] or 0),
                 carry="sum" if name.endswith("+sum") else "concatenate",
             )
         return made[name, num_stages]

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 NAMES = (
     *("resnet20", "vgg_small", "mobilenet", "densenet", "shufflenet"),
     *("vgg_small/4", "densenet/3"),
-    *("resnet20@4", "mobilenet/2@3"),
-    *("resnet20+sum", "mobilenet+sum", "densenet+sum"),
+    *("resnet20/2@4", "mobilenet@3+sum", "densenet+sum"),
 )
 
 every_network = pytest.mark.parametrize("name", NAMES)
