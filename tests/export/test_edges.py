@@ -86,5 +86,5 @@ def test_a_stage_that_torch_cannot_export_is_named() -> None:
     exported = export_stage(_Bare().eval(), 0, [(1, 8, 8, 3)])
     (logits,) = exported.module()(torch.ones(1, 8, 8, 3)).tolist()
     assert logits == [1.0, 1.0, 1.0]
-    with pytest.raises(ExportError, match=r"refused stage 1: (?s:.*); remove what depends"):
+    with pytest.raises(ExportError, match=r"refused stage 1: (?s:.*); take what depends"):
         export_stage(_Deciding().eval(), 1, [(1, 8, 8, 3)])
