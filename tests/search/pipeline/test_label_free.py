@@ -120,7 +120,7 @@ def test_a_search_may_be_given_minutes_instead_of_trials(
         plan = json.loads((tmp_path / "out" / "relaxed-plan.json").read_text())
         assert plan["epochs"] > settings["shared_recipe"].epochs + 1
         # Planned from the time of a few steps: a machine that was busy then makes it shorter.
-        assert times["Relaxed search"] < 3 * seconds
+        assert times["Relaxed search"] < 6 * seconds
     else:
         # Far more than the three it would otherwise try.
         assert len(read_result(tmp_path / "out" / "search" / "result.json").trials) > 6
