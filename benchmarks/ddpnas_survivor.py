@@ -33,7 +33,8 @@ from offramp_search.devices import HostDevice, LatencyTable
 from offramp_search.pipeline import load_splits
 from offramp_search.report import Claim, write_result
 from offramp_search.samplers import DDPNASSampler
-from search_cifar10 import COMMON, make_settings, make_space
+from s2dnas_cifar10 import make_space
+from search_cifar10 import COMMON, make_settings
 
 if TYPE_CHECKING:
     from offramp_search.spaces import Architecture, StaticTransform

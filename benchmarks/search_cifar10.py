@@ -35,7 +35,6 @@ import numpy as np
 from offramp import DynamicClassifier
 from offramp._files import write_atomically
 from offramp.cli import console
-from offramp_search.bases import load_base
 from offramp_search.comparison import hypervolume
 from offramp_search.devices import HostDevice, LatencyTable
 from offramp_search.pipeline import (
@@ -51,9 +50,8 @@ from offramp_search.pipeline import (
     search_label_free,
 )
 from offramp_search.report import Claim, Point, plot_tradeoff, write_result
-from offramp_search.spaces import StaticTransform
 from offramp_search.training import Recipe
-from s2dnas_cifar10 import depth_architecture
+from s2dnas_cifar10 import depth_architecture, make_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,7 +59,7 @@ if TYPE_CHECKING:
     from offramp_search.pipeline import Outcome
     from offramp_search.spaces import Block
 
-__all__ = ["make_settings", "make_space"]
+__all__ = ["make_settings"]
 
 RESULT = Path(__file__).parent / "results" / "search_cifar10.json"
 METHODS = ("random", *(name for name in get_args(Method) if name != "random"), "unnas")
@@ -98,22 +96,6 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         ),
         programs=PROGRAMS,
         seed=arguments.seed,
-    )
-
-
-def make_space(settings: Settings) -> StaticTransform:
-    """What is searched."""
-    weights = None if settings.base_weights is None else Path(settings.base_weights)
-    base = load_base(settings.base, num_classes=10, image_shape=(32, 32), weights=weights)
-    return StaticTransform(
-        base.module,
-        image_shape=(32, 32),
-        preprocess=base.preprocess,
-        num_stages=settings.num_stages,
-        groups=settings.groups,
-        tie=settings.tie,
-        exit_grid=settings.exit_grid,
-        exit_places=settings.exit_places,
     )
 
 
