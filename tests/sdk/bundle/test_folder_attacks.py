@@ -6,6 +6,9 @@ import os
 import shutil
 import socket
 import stat
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,11 +17,11 @@ from offramp.bundle import Bundle
 from offramp.errors import BundleError, IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 
 PROGRAM = "litert/int8.tflite"
+_NOBODY = 65534
 
 
 def _flip(path: Path) -> None:
@@ -177,11 +180,28 @@ def test_what_is_no_folder_and_no_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_nobody_may_read(bundle: Bundle) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    (bundle.path / "litert").chmod(0)
+    # Outside pytest's own folder, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as outside:
+        path = Path(shutil.copytree(bundle.path, Path(outside) / "bundle"))
+        (path / "litert").chmod(0)
+        with (
+            _without_the_rights_of_root(Path(outside)),
+            pytest.raises(IntegrityError, match="cannot be read: Permission denied"),
+        ):
+            Bundle.open(path)
+        (path / "litert").chmod(0o700)
+
+
+@contextmanager
+def _without_the_rights_of_root(folder: Path) -> Iterator[None]:
+    """Root may read everything, so for a moment it is somebody else, who owns the folder."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, _NOBODY, -1)
+    os.seteuid(_NOBODY)
     try:
-        with pytest.raises(IntegrityError, match="cannot be read: Permission denied"):
-            Bundle.open(bundle.path)
+        yield
     finally:
-        (bundle.path / "litert").chmod(0o700)
+        os.seteuid(0)
