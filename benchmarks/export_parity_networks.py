@@ -203,9 +203,9 @@ class _Training:
 
 _TRAINING = {
     "squeeze_excite": _Training(20_000, 8, taught=False),
-    "dense": _Training(20_000, 4, taught=False),
-    "mobilenet_v2": _Training(10_000, 2, taught=True),
-    "vgg16_bn": _Training(10_000, 1, taught=True),
+    "dense": _Training(20_000, 6, taught=False),
+    "mobilenet_v2": _Training(20_000, 2, taught=True),
+    "vgg16_bn": _Training(20_000, 2, taught=True),
 }
 
 

@@ -16,6 +16,7 @@ from offramp.bundle import Quantization
 from offramp.errors import ExportError
 from offramp_export._edges import prepare_stages, run_stages, trace_edges
 from offramp_export._litert.flatbuffer import read_model, write_model
+from offramp_export._litert.pooling import steps
 from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.tree import opcodes
 from offramp_export.parity import compare, require_agreement
@@ -236,6 +237,52 @@ class _Averages(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor]:
         x = torch.relu(self.layer(image.permute(0, 3, 1, 2) / 255))
         return (self.exit(self.grid(self.overlapping(x)).flatten(1)),)
+
+
+class _LargeWindows(nn.Module):
+    """Averages over windows of eight by eight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.exit = nn.Linear(4 * 4, 5)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        x = torch.relu(self.layer(image.permute(0, 3, 1, 2) / 255))
+        return (self.exit(F.adaptive_avg_pool2d(x, 2).flatten(1)),)
+
+
+def test_large_averages_are_made_in_steps() -> None:
+    torch.manual_seed(0)
+    stages = prepare_stages([_LargeWindows()])
+    target = LiteRT("int8")
+    program = target.convert(stages, [[(1, 16, 16, 3)]], contract_images(40))
+    (content,) = program.files.values()
+    model = read_model(content)
+    name_of = opcodes(model)
+    (graph,) = model.subgraphs
+    pooling = [o for o in graph.operators if name_of(o) == "DEPTHWISE_CONV_2D"]
+    windows = [tuple(graph.tensors[int(o.inputs[1])].shape[1:3]) for o in pooling]
+    assert windows == [(4, 4), (2, 2)]
+    images = contract_images(8, seed=3)
+    (outputs,) = run_stages(stages, torch.from_numpy(images.astype(np.float32)))
+    expected = outputs[0].numpy()
+    difference = np.abs(target.run(program, images)[0] - expected).max()
+    assert difference < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (4, 4, [(4, 4)]),
+        (8, 8, [(4, 4), (2, 2)]),
+        (32, 32, [(4, 4), (4, 4), (2, 2)]),
+        (7, 7, [(7, 1), (1, 7)]),
+        (1, 31, [(1, 31)]),  # a prime number of taps has no smaller equal parts
+    ],
+)
+def test_steps_of_an_average(height: int, width: int, expected: list[tuple[int, int]]) -> None:
+    assert steps(height, width) == expected
 
 
 def test_averages_have_a_scale_of_their_own() -> None:
