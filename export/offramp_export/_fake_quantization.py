@@ -7,6 +7,7 @@ normalisation, an activation function) is thereby fused with the first one, as i
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from offramp_export._usual_bounds import usual_bounds
 from offramp_export.network import Preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -64,27 +66,25 @@ def quantized_run(
 def measure_ranges(
     stages: Sequence[nn.Module], images: NDArray[np.uint8], batch_size: int
 ) -> FakeQuantization:
-    """The smallest and largest value of every activation that is rounded, zero included.
+    """The bounds of every activation that is rounded, as the LiteRT target chooses them.
 
     Args:
         stages: In evaluation mode.
         images: ``(images, height, width, 3)`` uint8.
         batch_size: Images at a time.
     """
-    ranges: FakeQuantization = {}
+    seen: dict[Place, list[NDArray[np.float32]]] = {}
 
     def observe(place: Place, value: Tensor) -> Tensor:
-        low, high = ranges.get(place, (0.0, 0.0))
-        smallest, largest = (float(bound) for bound in value.aminmax())
-        # numpy's functions keep what is not a number, so that divergence shows.
-        ranges[place] = float(np.minimum(low, smallest)), float(np.maximum(high, largest))
+        bounds = torch.stack(value.flatten(1).aminmax(dim=1))
+        seen.setdefault(place, []).append(bounds.numpy())
         return value
 
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
             batch = torch.from_numpy(images[start : start + batch_size].astype(np.float32))
             _run(stages, batch, observe, weights=False)
-    return ranges
+    return {place: usual_bounds(*np.concatenate(bounds, 1)) for place, bounds in seen.items()}
 
 
 def _run(
@@ -101,7 +101,7 @@ def _run(
         hooks = []
         for module in stage.modules():
             if isinstance(module, Preprocess):
-                # The program keeps the normalisation of the image exact.
+                # The programs keep the image exact, through its normalisation too.
                 hooks.append(module.register_forward_pre_hook(mode.leave))
                 hooks.append(module.register_forward_hook(mode.resume))
         try:
@@ -135,36 +135,36 @@ class _Rounding(TorchFunctionMode):
         self._weights = weights
         self._calls = 0
         self._outside = False
+        self._image: Tensor | None = None
 
     def leave(self, *_: object) -> None:
         self._outside = True
 
-    def resume(self, *_: object) -> None:
+    def resume(self, _: nn.Module, __: object, image: Tensor) -> None:
         self._outside = False
+        self._image = image
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "").split(".")[0]
         if name not in _ROUNDED or self._outside:
             return func(*args, **(kwargs or {}))
         call, self._calls = self._calls, self._calls + 1
-        found = 0
-
-        def rounded(value: Any) -> Any:
-            nonlocal found
-            if isinstance(value, list | tuple):
-                return type(value)(rounded(item) for item in value)
-            if not isinstance(value, Tensor) or not value.is_floating_point():
-                return value
-            if value.untyped_storage().data_ptr() in self._constants:
-                return value
-            found += 1
-            return self._visit((self._index, call, found - 1), value)
-
-        made = [rounded(value) for value in args]
+        found = count()
+        made = [self._rounded(value, call, found) for value in args]
         if name in _WITH_WEIGHTS and self._weights and len(made) > 1:
             made[1] = _round_weight(made[1])
-        named = {key: rounded(value) for key, value in (kwargs or {}).items()}
+        named = {key: self._rounded(value, call, found) for key, value in (kwargs or {}).items()}
         return func(*made, **named)
+
+    # No function inside another: one that calls itself keeps all activations until a collection.
+    def _rounded(self, value: Any, call: int, found: Iterator[int]) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)([self._rounded(item, call, found) for item in value])
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        if value.untyped_storage().data_ptr() in self._constants or value is self._image:
+            return value
+        return self._visit((self._index, call, next(found)), value)
 
 
 def _round_activation(value: Tensor, bounds: tuple[float, float]) -> Tensor:

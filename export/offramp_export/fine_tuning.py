@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from offramp.errors import ExportError, ShapeError
 from offramp_export._edges import run_stages
@@ -44,20 +43,16 @@ class FineTuning:
         epochs: Passes over the images.
         learning_rate: At the start; it falls to zero along a half cosine.
         batch_size: Images per step.
-        temperature: Of the softmax whose outputs are distilled (Hinton et al., 2015). A low one
-            hardly looks at images that the network is sure of, which are most of those it was
-            trained on, and lets their logits drift.
         seed: Of the order of the images.
     """
 
     epochs: int = 3
     learning_rate: float = 1e-4
     batch_size: int = 32
-    temperature: float = 8.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "batch_size", "temperature"):
+        for name in ("epochs", "learning_rate", "batch_size"):
             if not getattr(self, name) > 0:
                 raise ExportError(
                     f"fine-tuning: {name} is {getattr(self, name)}, expected a positive number"
@@ -73,8 +68,8 @@ def fine_tune(
 ) -> tuple[nn.Module, ...]:
     """Copies of the stages, trained so that static int8 answers as the float stages do.
 
-    Every exit is taught the probabilities that the same exit of the float network gives, so the
-    images need no labels. Ranges of activations are measured on some of the images again and again,
+    Every exit is taught the logits that the same exit of the float network gives, so the images
+    need no labels. Ranges of activations are measured on some of the images again and again,
     as the quantiser will measure them afterwards.
 
     Args:
@@ -101,7 +96,8 @@ def fine_tune(
             f"{options.batch_size}; pass more images or a smaller batch_size"
         )
     student = _prepare(stages)
-    wanted = _answers(student, images, options.batch_size)
+    wanted = [_centred(logits) for logits in _answers(student, images, options.batch_size)]
+    spreads = [float(logits.square().mean().clamp_min(1e-12)) for logits in wanted]
     parameters = [parameter for stage in student for parameter in stage.parameters()]
     unique = list({id(parameter): parameter for parameter in parameters}.values())
     for parameter in unique:
@@ -122,7 +118,7 @@ def fine_tune(
                     raise _diverged(epoch, options)
             batch = torch.from_numpy(images[chosen].astype(np.float32))
             answers = quantized_run(student, quantization, batch)
-            loss = _loss(answers, [logits[chosen] for logits in wanted], options.temperature)
+            loss = _loss(answers, [logits[chosen] for logits in wanted], spreads)
             if not bool(torch.isfinite(loss)):
                 raise _diverged(epoch, options)
             optimizer.zero_grad()
@@ -166,16 +162,18 @@ def _answers(
     return [torch.cat(logits) for logits in zip(*parts, strict=True)]
 
 
-def _loss(answers: Sequence[Tensor], wanted: Sequence[Tensor], temperature: float) -> Tensor:
-    """The divergence of the exits' probabilities, averaged over exits and images."""
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(1, keepdim=True)
+
+
+def _loss(answers: Sequence[Tensor], wanted: Sequence[Tensor], spreads: Sequence[float]) -> Tensor:
+    """The squared error of the exits' centred logits, as a share of what these vary, averaged.
+
+    What all logits of an image have in common says nothing, and an exit with large logits must not
+    outweigh one with small ones.
+    """
     losses = [
-        F.kl_div(
-            F.log_softmax(logits / temperature, 1),
-            F.log_softmax(target / temperature, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        * temperature**2
-        for logits, target in zip(answers, wanted, strict=True)
+        (_centred(logits) - target).square().mean() / spread
+        for logits, target, spread in zip(answers, wanted, spreads, strict=True)
     ]
     return torch.stack(losses).mean()

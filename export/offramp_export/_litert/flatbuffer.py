@@ -28,6 +28,7 @@ __all__ = [
     "EdgeNames",
     "edge_names",
     "edge_number",
+    "follow_edges",
     "join_carries",
     "keep_outputs",
     "mend",
@@ -88,13 +89,18 @@ def mend(data: bytes) -> bytes:
     for signature in model.signatureDefs:
         graph = model.subgraphs[signature.subgraphIndex]
         _separate_outputs(Tree(model, graph))
-        for entries, tensors in (
-            (signature.inputs, graph.inputs),
-            (signature.outputs, graph.outputs),
-        ):
-            for entry, tensor in zip(entries, tensors, strict=True):
-                entry.tensorIndex = int(tensor)
+        follow_edges(signature, graph)
     return write_model(model)
+
+
+def follow_edges(signature: Any, graph: Any) -> None:
+    """Let a signature of a mended program name the edges that its graph has now."""
+    for entries, tensors in (
+        (signature.inputs, graph.inputs),
+        (signature.outputs, graph.outputs),
+    ):
+        for entry, tensor in zip(entries, tensors, strict=True):
+            entry.tensorIndex = int(tensor)
 
 
 def read_stages(data: bytes, names: Sequence[str]) -> tuple[ProgramStage, ...]:

@@ -62,8 +62,8 @@ def _replace(tree: Tree, operator: Any) -> None:
     old = operator.builtinOptions
     source, made = int(operator.inputs[0]), int(operator.outputs[0])
     shape = tree.graph.tensors[source].shape.copy()
-    steps = steps(old.filterHeight, old.filterWidth)
-    for number, window in enumerate(steps[:-1]):
+    windows = steps(old.filterHeight, old.filterWidth)
+    for number, window in enumerate(windows[:-1]):
         shape = shape // (1, *window, 1)
         between = tree.new_like(made, shape)
         # Ranges are kept by name, so names must tell the tensors of all stages apart.
@@ -73,7 +73,7 @@ def _replace(tree: Tree, operator: Any) -> None:
         _average(tree, earlier, source, window)
         source = between
     operator.opcodeIndex = tree.opcode("DEPTHWISE_CONV_2D")
-    _average(tree, operator, source, steps[-1])
+    _average(tree, operator, source, windows[-1])
 
 
 def _average(tree: Tree, operator: Any, source: int, window: tuple[int, int]) -> None:

@@ -26,6 +26,7 @@ from offramp_export._litert.precision import STATIC, edge_dtype
 from offramp_export._litert.recipe import make_recipe, scopes
 from offramp_export._quiet import quiet
 from offramp_export._require import require
+from offramp_export._usual_bounds import usual_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ def quantize_stages(
     program: bytes,
     samples: Mapping[str, Sequence[tuple[NDArray[np.float32], ...]]],
     precisions: Sequence[StagePrecision],
+    known: Mapping[str, tuple[float, float]],
 ) -> bytes:
     """Quantise a program of stages: stage 0 reads pixels, each other one the carry before it.
 
@@ -51,6 +53,7 @@ def quantize_stages(
         samples: Per signature, in order, what it is called with: one tuple of its inputs per
             calibration image, channel-last.
         precisions: One per signature.
+        known: The ranges of tensors, by name, that no image needs to show.
 
     Raises:
         ConversionError: The quantiser refused, or left an edge float.
@@ -65,6 +68,8 @@ def quantize_stages(
             _widen(ranges, scope, STATIC[precision].headroom)
     if precisions[0] in STATIC:
         _set_range(ranges, tensors[0].inputs[0], STATIC[precisions[0]].image_range)
+    for name, bounds in known.items():
+        _set_range(ranges, name, bounds)
     for index, (before, after) in enumerate(pairwise(tensors)):
         if precisions[index] in STATIC:
             for produced, consumed in zip(before.outputs[1:], after.inputs, strict=True):
@@ -106,18 +111,15 @@ def _calibrate(
     samples: Mapping[str, Sequence[tuple[NDArray[np.float32], ...]]],
     recipe: Any,
 ) -> dict[str, dict[str, Any]]:
-    """Range of every tensor: its smallest and largest value over all samples."""
+    """Range of every tensor: its usual bounds over the samples."""
     require("ai_edge_quantizer")
     with quiet():
         from ai_edge_quantizer import calibrator
         from ai_edge_quantizer.recipe_manager import RecipeManager
-        from ai_edge_quantizer.utils import qsv_utils
 
         manager = RecipeManager()
         manager.load_quantization_recipe(recipe)
-        run = calibrator.Calibrator(
-            program, num_threads=1, qsv_update_func=qsv_utils.min_max_update
-        )
+        run = calibrator.Calibrator(program, num_threads=1, qsv_update_func=_append)
         run.calibrate(
             {
                 name: [
@@ -128,8 +130,20 @@ def _calibrate(
             },
             manager,
         )
-        ranges: dict[str, dict[str, Any]] = run.get_model_qsvs()
-    return ranges
+        seen: dict[str, dict[str, Any]] = run.get_model_qsvs()
+    return {tensor: _bounds(found) for tensor, found in seen.items()}
+
+
+def _append(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Keep the bounds of every sample, one behind the other."""
+    return {key: np.append(known[key], found[key]) for key in ("min", "max")}
+
+
+def _bounds(found: dict[str, Any]) -> dict[str, Any]:
+    bounds = usual_bounds(found["min"].reshape(-1), found["max"].reshape(-1))
+    return {
+        key: np.full((1, 1, 1, 1), bound) for key, bound in zip(("min", "max"), bounds, strict=True)
+    }
 
 
 def _quantize(program: bytes, ranges: Mapping[str, Any], recipe: Any) -> bytes:

@@ -74,6 +74,20 @@ class Tree:
         values: list[int] = np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.int32).tolist()
         return values
 
+    def floats(self, tensor: int) -> NDArray[np.float32]:
+        """The content of a constant of float32."""
+        found = self.graph.tensors[tensor]
+        data = np.asarray(self.model.buffers[found.buffer].data, np.uint8).tobytes()
+        return np.frombuffer(data, np.float32).reshape(found.shape)
+
+    def readers(self, tensor: int) -> list[Any]:
+        """The operators that read a tensor."""
+        return [
+            operator
+            for operator in self.graph.operators
+            if tensor in (int(each) for each in operator.inputs)
+        ]
+
     def constant(
         self, values: NDArray[np.int64] | NDArray[np.float32], name: bytes | None = None
     ) -> int:

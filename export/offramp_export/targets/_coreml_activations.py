@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from offramp_export._require import require
+from offramp_export._usual_bounds import usual_bounds
 from offramp_export.targets._coreml_outputs import separate_outputs
 from offramp_export.targets._mil import SavedProgram
 
@@ -58,18 +61,19 @@ def quantize_activations(model: Any, samples: Iterable[Sequence[Tensor]]) -> Any
 
 
 def _measure(model: Any, samples: Iterable[Sequence[Tensor]]) -> dict[str, dict[str, float]]:
-    """The smallest and largest value of every tensor over all samples."""
+    """The usual bounds of every tensor over the samples."""
     program = SavedProgram(model)
-    ranges: dict[str, dict[str, float]] = {}
+    seen: dict[str, list[tuple[float, float]]] = {}
 
     def observe(name: str, value: Tensor) -> None:
-        low, high = float(value.min()), float(value.max())
-        if name in ranges:
-            low, high = min(low, ranges[name]["rmin"]), max(high, ranges[name]["rmax"])
-        ranges[name] = {"rmin": low, "rmax": high}
+        seen.setdefault(name, []).append((float(value.min()), float(value.max())))
 
     for sample in samples:
         program.run("main", sample, observe=observe)
+    ranges = {
+        name: dict(zip(("rmin", "rmax"), usual_bounds(*np.array(found).T), strict=True))
+        for name, found in seen.items()
+    }
     _share_within_joins(program, ranges)
     return ranges
 

@@ -14,6 +14,7 @@ from offramp.bundle import ProgramStage, TensorEntry
 from offramp.errors import ConversionError, ExportError
 from offramp_export._edges import export_stage
 from offramp_export._first_line import first_line
+from offramp_export._preprocess import quantizable_preprocess
 from offramp_export._quiet import quiet
 from offramp_export._require import require
 from offramp_export.targets._base import ConvertedProgram, Target
@@ -95,6 +96,8 @@ class ExecuTorch(Target):
                 XnnpackPartitioner,
             )
 
+            if self.precision == "int8":
+                stages = [quantizable_preprocess(stages[0]), *stages[1:]]
             exported = {
                 f"stage_{index}": export_stage(
                     _Dense(stage, reads_image=index == 0).eval(), index, shapes

@@ -11,6 +11,7 @@ from torch import Tensor
 from offramp.errors import ConversionError
 from offramp_export._first_line import first_line
 from offramp_export._require import require
+from offramp_export.targets._executorch_image import keep_image_exact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,13 +50,16 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
     carries: list[tuple[Tensor, ...]] = [
         (torch.from_numpy(image[None].astype(np.float32)),) for image in images
     ]
-    quantized = {}
+    quantized: dict[str, Any] = {}
     for name, program in programs.items():
         module = program.module()
+        exact = keep_image_exact(module) if not quantized else None
         with torch.no_grad():
             handed_on = [tuple(module(*carry))[1:] for carry in carries]
         try:
             observed = prepare_pt2e(module, XNNPACKQuantizer().set_global(settings))
+            if exact is not None:
+                exact.fix(observed)
             with torch.no_grad():
                 for carry in carries:
                     observed(*carry)

@@ -11,18 +11,20 @@ import torch
 
 from offramp.errors import ExportError
 from offramp_export._edges import channel_last, run_stages
+from offramp_export._litert.affine import normalize_by_convolution
 from offramp_export._litert.channel_last import ChannelLast
 from offramp_export._litert.compress import compress_weights
 from offramp_export._litert.convert import Signature, convert_signatures
 from offramp_export._litert.delegation import delegations
 from offramp_export._litert.flatbuffer import mend, read_stages
 from offramp_export._litert.footprint import read_footprint
+from offramp_export._litert.image import keep_image_exact
 from offramp_export._litert.metadata import describe_stages
 from offramp_export._litert.pooling import average_by_convolution
 from offramp_export._litert.precision import STATIC, StagePrecision
-from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.quantize import quantize_stages
 from offramp_export._litert.recipe import make_recipe, name_by_stage
+from offramp_export._preprocess import quantizable_preprocess
 from offramp_export._quiet import quiet
 from offramp_export.targets._base import ConvertedProgram, Target
 from offramp_export.targets._calibration import choose_calibration_images
@@ -134,15 +136,18 @@ class LiteRT(Target):
                 ChannelLast(stage, keep=[0] if index == 0 else []), tuple(edges)
             )
         program = mend(convert_signatures(signatures))
-        program = average_by_convolution(
-            program,
-            [name for name, each in zip(names, precisions, strict=True) if each == "int8"],
-        )
+        in_int8 = [name for name, each in zip(names, precisions, strict=True) if each == "int8"]
+        program = average_by_convolution(program, in_int8)
+        program = normalize_by_convolution(program, in_int8)
         if mixed:
             program = name_by_stage(program)
         exporter = {name: version(name) for name in ("litert-torch", "torch")}
         if static:
-            program = quantize_stages(program, _samples(names, stages, chosen), precisions)
+            known: dict[str, tuple[float, float]] = {}
+            if precisions[0] == "int8":
+                program, known = keep_image_exact(program, names[0])
+            samples = _samples(names, stages, chosen)
+            program = quantize_stages(program, samples, precisions, known)
         elif self.precision != "float32":
             program = compress_weights(program, make_recipe(names, precisions))
         if self.precision != "float32":

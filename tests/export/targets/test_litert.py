@@ -17,8 +17,8 @@ from offramp.errors import ExportError
 from offramp_export._edges import prepare_stages, run_stages, trace_edges
 from offramp_export._litert.flatbuffer import read_model, write_model
 from offramp_export._litert.pooling import steps
-from offramp_export._litert.preprocess import quantizable_preprocess
 from offramp_export._litert.tree import opcodes
+from offramp_export._preprocess import quantizable_preprocess
 from offramp_export.parity import compare, require_agreement
 from offramp_export.targets import LiteRT, parse_target
 from offramp_export.testing import contract_images, contract_stages
@@ -269,6 +269,58 @@ def test_large_averages_are_made_in_steps() -> None:
     expected = outputs[0].numpy()
     difference = np.abs(target.run(program, images)[0] - expected).max()
     assert difference < 0.05 * np.abs(expected).max()
+
+
+class _NormalizesFirst(nn.Module):
+    """Normalisation, ReLU, convolution, in this order, over what was joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(7)
+        self.convolution = nn.Conv2d(7, 4, 3, padding=1)
+        self.last = nn.BatchNorm2d(7)
+        self.exit = nn.Linear(7 * 16, 5)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        x = image.permute(0, 3, 1, 2) / 255
+        joined = torch.cat([x, self.layer(x)], 1)
+        made = self.convolution(torch.relu(self.norm(joined)))
+        last = 2 - self.last(torch.cat([made, x], 1))
+        return (self.exit(F.adaptive_avg_pool2d(last, 4).flatten(1)),)
+
+
+def _normalizes_first() -> tuple[nn.Module, ...]:
+    torch.manual_seed(0)
+    stage = _NormalizesFirst()
+    for norm in (stage.norm, stage.last):
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert values is not None
+            nn.init.uniform_(values, 0.1, 3.0)
+    return prepare_stages([stage])
+
+
+def test_a_normalisation_of_its_own_rounds_once() -> None:
+    stages = _normalizes_first()
+    target = LiteRT("int8")
+    program = target.convert(stages, [[(1, 16, 16, 3)]], contract_images(40))
+    (content,) = program.files.values()
+    model = read_model(content)
+    name_of = opcodes(model)
+    (graph,) = model.subgraphs
+    names = [name_of(operator) for operator in graph.operators]
+    assert not {"SUB", "ADD"} & set(names)
+    assert names.count("MUL") <= 1  # the image's own, which is one product alone
+    # Two normalisations, and one pooling.
+    assert names.count("DEPTHWISE_CONV_2D") == 3
+    read = {int(tensor) for operator in graph.operators for tensor in operator.inputs}
+    made = {int(tensor) for operator in graph.operators for tensor in operator.outputs}
+    assert len(graph.tensors) == len(read | made)
+    images = contract_images(8, seed=3)
+    (outputs,) = run_stages(stages, torch.from_numpy(images.astype(np.float32)))
+    expected = outputs[0].numpy()
+    difference = np.abs(target.run(program, images)[0] - expected).max()
+    assert difference < 0.03 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
