@@ -13,7 +13,7 @@ from offramp_search.spaces._base import Space
 from offramp_search.spaces._stage import Stage
 from offramp_search.spaces.static_transform import _corners, _costs, _labels, _places, _plan
 from offramp_search.spaces.static_transform._graph import read_graph
-from offramp_search.spaces.static_transform._labelling import Labelling, label
+from offramp_search.spaces.static_transform._labeller import Labeller
 from offramp_search.spaces.static_transform._masked import MaskedNetwork
 from offramp_search.spaces.static_transform._relaxed import RelaxedTransform
 from offramp_search.spaces.static_transform._units import find_units
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from offramp_search.spaces._base import Architecture
+    from offramp_search.spaces.static_transform._labelling import Labelling
 
 __all__ = ["StaticTransform"]
 
 _EXIT = "exit_"
 _POWERS = (1.0, 0.5, 0.7, 1.5)
-_REMEMBERED = 4096
-"""Labellings kept: cost, refusal, blocks and build ask for the same one in turn."""
 
 
 @final
@@ -108,13 +107,12 @@ class StaticTransform(Space):
         self._units = find_units(
             self._graph, groups=groups, stages=num_stages, tie=tie, vector_width=vector_width
         )
-        self._by_name = {unit.name: unit for unit in self._units}
         places = _places.find_places(self._graph, exit_places)
         self._places = {_places.END: None, **{place.name: place for place in places}}
         early = range(num_stages - 1) if places else ()
         self._exits = tuple(f"{_EXIT}{stage}" for stage in early)
         self._base: MaskedNetwork | None = None
-        self._labellings: dict[tuple[str, ...], Labelling] = {}
+        self._labeller = Labeller(self._graph, self._units, self._exits, self._places, num_stages)
 
     @property
     def num_stages(self) -> int:
@@ -155,7 +153,7 @@ class StaticTransform(Space):
         Raises:
             ValueError: A decision is missing or unknown.
         """
-        return self._label(architecture).refusal
+        return self._labeller.label(architecture).refusal
 
     def build(
         self, architecture: Architecture, weights: MaskedNetwork | None = None
@@ -256,40 +254,8 @@ class StaticTransform(Space):
     def _with_exits(self, units: Mapping[str, str]) -> Architecture:
         return {**dict.fromkeys(self._exits, _places.END), **units}
 
-    def _label(self, architecture: Architecture) -> Labelling:
-        names = (*self._exits, *self._by_name)
-        if architecture.keys() != set(names):
-            missing = [name for name in names if name not in architecture]
-            unknown = [name for name in architecture if name not in names]
-            raise ValueError(
-                f"an architecture needs exactly the decisions of its space; missing: {missing}, "
-                f"unknown: {unknown}"
-            )
-        choices = tuple(str(architecture[name]) for name in names)
-        found = self._labellings.get(choices)
-        if found is None:
-            if len(self._labellings) >= _REMEMBERED:
-                self._labellings.clear()
-            found = self._labellings[choices] = self._label_choices(choices)
-        return found
-
-    def _label_choices(self, choices: tuple[str, ...]) -> Labelling:
-        decided: dict[int, bytes] = {}
-        early = len(self._exits)
-        for unit, choice in zip(self._units, choices[early:], strict=True):
-            labels = unit.labels.get(choice)
-            if labels is None:
-                raise _unknown(unit.name, choice, unit.labels)
-            decided.update(dict.fromkeys(unit.nodes, labels))
-        for name, choice in zip(self._exits, choices, strict=False):
-            if choice not in self._places:
-                raise _unknown(name, choice, self._places)
-        ends = [self._places[choice] for choice in choices[:early]]
-        decided = _places.hold_back(decided, ends)
-        return label(self._graph, decided, self._num_stages)
-
     def _accepted(self, architecture: Architecture) -> Labelling:
-        labelling = self._label(architecture)
+        labelling = self._labeller.label(architecture)
         if labelling.refusal is not None:
             raise ValueError(f"the architecture is refused: {labelling.refusal}")
         return labelling
@@ -313,13 +279,6 @@ class StaticTransform(Space):
             counts = _labels.counts(labelling.labels[tensor.node], self._num_stages)
             channels = sum(counts[tensor.first : tensor.last + 1])
         return (1, channels, *self._graph.nodes[tensor.node].shape[1:])
-
-
-def _unknown(name: str, choice: str, choices: Mapping[str, object]) -> ValueError:
-    return ValueError(
-        f"decision {name!r} has no choice {choice!r}; one of its {len(choices)} choices is "
-        f"{next(iter(choices))!r}"
-    )
 
 
 def _copy(preprocess: Preprocess) -> Preprocess:
