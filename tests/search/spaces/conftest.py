@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, cast, final
 
 import pytest
@@ -137,11 +138,11 @@ def _base(name: str) -> nn.Module:
 def make_base() -> Callable[[str], nn.Module]:
     """Random networks whose batch norms are not what they start as.
 
-    By name; ``name/grid`` and ``name@places`` are the same.
+    By name; what follows it says how its space is made.
     """
 
     def make(name: str) -> nn.Module:
-        name = name.partition("+")[0].partition("@")[0].partition("/")[0]
+        name = re.split(r"[/@:+]", name)[0]
         generator = torch.Generator().manual_seed(5)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(5)
@@ -163,21 +164,22 @@ def make_base() -> Callable[[str], nn.Module]:
 def make_space(make_base: Callable[[str], nn.Module]) -> Callable[..., StaticTransform]:
     """Spaces of those networks, each made once.
 
-    ``name/4`` has exits that read four by four, ``name@3`` three places to move them to, and
-    ``name+sum`` sums over its carry instead of joining it.
+    ``name/4`` has exits that read four by four, ``name@3`` three places to move them to,
+    ``name:8`` heads of eight channels, and ``name+sum`` sums over its carry instead of joining it.
     """
     made: dict[tuple[str, int], StaticTransform] = {}
 
     def make(name: str, num_stages: int) -> StaticTransform:
-        plain = name.partition("+")[0]
+        numbers = {sign: int(number) for sign, number in re.findall(r"([/@:])(\d+)", name)}
         if (name, num_stages) not in made:
             made[name, num_stages] = StaticTransform(
                 make_base(name),
                 image_shape=SIZE,
                 preprocess=Preprocess(),
                 num_stages=num_stages,
-                exit_grid=int(plain.partition("@")[0].partition("/")[2] or 1),
-                exit_places=int(plain.partition("@")[2] or 0),
+                exit_grid=numbers.get("/", 1),
+                exit_places=numbers.get("@", 0),
+                exit_head_channels=numbers.get(":", 0),
                 carry="sum" if name.endswith("+sum") else "concatenate",
             )
         return made[name, num_stages]

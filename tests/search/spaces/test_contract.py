@@ -22,12 +22,19 @@ class TestCell(SpaceContract):
 
 
 class TestStaticTransform(SpaceContract):
+    heads = 0
+
     def make_space(self) -> Space:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(5)
             base = load_base("vgg_small", num_classes=7, image_shape=(16, 16))
         return StaticTransform(
-            base.module, image_shape=(16, 16), preprocess=Preprocess(), num_stages=2
+            base.module,
+            image_shape=(16, 16),
+            preprocess=Preprocess(),
+            num_stages=2,
+            exit_grid=4 if self.heads else 1,
+            exit_head_channels=self.heads,
         )
 
     def refused(self) -> Architecture:
@@ -36,3 +43,7 @@ class TestStaticTransform(SpaceContract):
             name: max(kind.choices, key=lambda choice: int(str(choice).split("+")[-1]))  # type: ignore[attr-defined]
             for name, kind in space.decisions().items()
         }
+
+
+class TestStaticTransformWithHeads(TestStaticTransform):
+    heads = 8

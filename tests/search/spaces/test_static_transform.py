@@ -25,6 +25,7 @@ NAMES = (
     *("resnet20", "vgg_small", "mobilenet", "densenet", "shufflenet"),
     *("vgg_small/4", "densenet/3"),
     *("resnet20/2@4", "mobilenet@3+sum", "densenet+sum"),
+    *("vgg_small/4:9", "shufflenet/2@3:8+sum"),
 )
 
 every_network = pytest.mark.parametrize("name", NAMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, final
 
@@ -13,25 +13,26 @@ from torch import Tensor, fx, nn
 
 from offramp.errors import ShapeError, UnsupportedOperatorError
 from offramp_search.spaces import _operators as op
+from offramp_search.spaces.static_transform._exits import exit_layers
 from offramp_search.spaces.static_transform._orders import find_fates, storage_orders
+from offramp_search.spaces.static_transform._places import whole_cost
 from offramp_search.spaces.static_transform._rules import (
     Arranged,
     Call,
     ChannelSliceRule,
     DenseRule,
-    FlattenRule,
     Operand,
     PadRule,
     Rule,
     SumRule,
-    UnaryRule,
     arrange,
     read_call,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from offramp_search.spaces.static_transform._exits import Layer
     from offramp_search.spaces.static_transform._orders import Fates
     from offramp_search.spaces.static_transform._rules import Channels
 
@@ -72,7 +73,8 @@ class Graph:
         features: What the base's own classifier reads.
         classifier: The base's final linear layer.
         hosts: Pooled features of every map that an exit can hang on, in the order of computation.
-        base_size: How many nodes are the base's; the others lead to one host each.
+        base_size: How many nodes are the base's; the others lead to one host each, one after the
+            other: its head, if exits have heads, and its pooling.
     """
 
     nodes: tuple[Node, ...]
@@ -91,6 +93,30 @@ class Graph:
         return tuple(map(tuple, found))
 
     @cached_property
+    def maps(self) -> dict[int, int]:
+        """For each host the map of the base that its features are made of."""
+        return {host: self.nodes[way[0]].operands[0] for host, way in self.ways.items()}
+
+    @cached_property
+    def ways(self) -> dict[int, tuple[int, ...]]:
+        """For each host the nodes that make its features of its map, itself last."""
+        starts = (self.base_size, *(host + 1 for host in self.hosts))
+        return {
+            host: tuple(range(start, host + 1))
+            for start, host in zip(starts, self.hosts, strict=False)
+        }
+
+    @cached_property
+    def heads(self) -> dict[int, int]:
+        """For each host the convolution of its head; none where exits have no heads."""
+        return {
+            host: index
+            for host, way in self.ways.items()
+            for index in way
+            if isinstance(self.nodes[index].rule, DenseRule)
+        }
+
+    @cached_property
     def orders(self) -> tuple[Channels | None, ...]:
         """For each node its channels as they are stored; ``None`` if in their own order."""
         return storage_orders(self)
@@ -106,7 +132,14 @@ class Graph:
         return self.classifier.whole.outputs
 
 
-def read_graph(base: nn.Module, image_shape: tuple[int, int], exit_grid: int = 1) -> Graph:
+def read_graph(
+    base: nn.Module,
+    image_shape: tuple[int, int],
+    exit_grid: int = 1,
+    exit_head_channels: int = 0,
+    *,
+    seed: int = 0,
+) -> Graph:
     """Read a base network.
 
     Args:
@@ -114,6 +147,8 @@ def read_graph(base: nn.Module, image_shape: tuple[int, int], exit_grid: int = 1
             It is read in evaluation mode and left in the mode it was in.
         image_shape: Height and width.
         exit_grid: Rows and columns, at most, that an exit before the base's own sees of a map.
+        exit_head_channels: Channels of the convolution that such an exit begins with; 0 is none.
+        seed: For the weights of those convolutions.
 
     Raises:
         UnsupportedOperatorError: The base uses an operator that has no rule.
@@ -135,7 +170,7 @@ def read_graph(base: nn.Module, image_shape: tuple[int, int], exit_grid: int = 1
     finally:
         base.train(training)
     reader = _Reader(exported)
-    return reader.read(exit_grid)
+    return reader.read(exit_grid, exit_head_channels, torch.Generator().manual_seed(seed))
 
 
 class _Reader:
@@ -156,7 +191,7 @@ class _Reader:
         self._nodes: list[Node] = []
         self._names: Counter[str] = Counter()
 
-    def read(self, exit_grid: int) -> Graph:
+    def read(self, exit_grid: int, head_channels: int, generator: torch.Generator) -> Graph:
         output: Operand | None = None
         for node in self._graph.nodes:
             if node.op == "placeholder":
@@ -167,7 +202,18 @@ class _Reader:
                 output = self._values[node.args[0][0]]
         if output is None:
             raise ShapeError("The base returns nothing that depends on the image.")
-        return self._finish(output.node, exit_grid)
+        graph = self._finish(output.node)
+        hosts = []
+        for index in self._hosts(graph):
+            layers = exit_layers(
+                graph.nodes[index].shape,
+                grid=exit_grid,
+                channels=head_channels,
+                spent=sum(whole_cost(graph, before) for before in range(index + 1)),
+                generator=generator,
+            )
+            hosts.append(self._hang(index, layers))
+        return replace(graph, nodes=tuple(self._nodes), hosts=tuple(hosts))
 
     def _placeholder(self, node: fx.Node) -> Any:
         if node.name in self._images:
@@ -264,7 +310,8 @@ class _Reader:
         kinds = [str(kind) for _, kind in stack.values()]
         return bool(kinds) and kinds[-1].startswith("torch.nn.modules.")
 
-    def _finish(self, output: int, exit_grid: int) -> Graph:
+    def _finish(self, output: int) -> Graph:
+        """The base, before anything hangs on it."""
         last = self._nodes[output]
         if not isinstance(last.rule, DenseRule) or not isinstance(last.rule.whole, op.Linear):
             raise UnsupportedOperatorError(
@@ -282,37 +329,29 @@ class _Reader:
                 module_path=last.path,
             )
         self._nodes = nodes[:output]
-        readers = Graph(tuple(self._nodes), features, last.rule, (), len(nodes)).readers
-        self._refuse_padding(readers)
-        hosts = [
+        graph = Graph(tuple(self._nodes), features, last.rule, (), len(self._nodes))
+        self._refuse_padding(graph.readers)
+        return graph
+
+    def _hosts(self, graph: Graph) -> list[int]:
+        return [
             index
-            for index, node in enumerate(self._nodes)
+            for index, node in enumerate(graph.nodes)
             if node.rule is not None and node.rule.hosts and len(node.shape) == 3
-            if node.shape[1:] != (1, 1) and not self._continues(readers[index])
+            if node.shape[1:] != (1, 1) and not self._continues(graph.readers[index])
         ]
-        base_size = len(self._nodes)
-        pooled = [self._hang(index, exit_grid) for index in hosts]
-        return Graph(tuple(self._nodes), features, last.rule, tuple(pooled), base_size)
 
     def _continues(self, readers: Sequence[tuple[int, int]]) -> bool:
         rules = [self._nodes[index].rule for index, _ in readers]
         return any(rule is not None and rule.continues for rule in rules)
 
-    def _hang(self, index: int, exit_grid: int) -> int:
+    def _hang(self, index: int, layers: Iterable[Layer]) -> int:
         node = self._nodes[index]
-        channels, height, width = node.shape
-        rows, columns = _largest_divisor(height, exit_grid), _largest_divisor(width, exit_grid)
-        source, name = Operand(index, node.shape), f"{node.name}_exit"
-        if rows * columns == 1:
-            rule: Rule = UnaryRule(op.GlobalPool(flatten=True), hosts=False)
-            return self._append(name, node.path, rule, (source,), (channels,)).node
-        window = (height // rows, width // columns)
-        if window != (1, 1):
-            rule = UnaryRule(op.AveragePool(window, window), hosts=False)
-            shape = (channels, rows, columns)
-            source = self._append(f"{name}_pool", node.path, rule, (source,), shape)
-        rule = FlattenRule(rows * columns)
-        return self._append(name, node.path, rule, (source,), (channels * rows * columns,)).node
+        source = Operand(index, node.shape)
+        for part, rule, shape in layers:
+            name = f"{node.name}_exit_{part}".rstrip("_")
+            source = self._append(name, node.path, rule, (source,), shape)
+        return source.node
 
     def _refuse_padding(self, readers: Sequence[Sequence[tuple[int, int]]]) -> None:
         """Channels of zeros cost nothing where they are added to something, and only there."""
@@ -329,10 +368,6 @@ class _Reader:
                     raise Call("aten.pad.default", self._nodes[index].path, {}, ()).unsupported(
                         "channels of zeros may only be added to something"
                     )
-
-
-def _largest_divisor(size: int, limit: int) -> int:
-    return max(part for part in range(1, min(size, limit) + 1) if size % part == 0)
 
 
 def _path(node: fx.Node) -> str:

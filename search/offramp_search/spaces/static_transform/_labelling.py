@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from offramp_search.spaces.static_transform import _labels
+from offramp_search.spaces.static_transform._exits import share_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,8 +38,10 @@ def label(graph: Graph, decisions: Mapping[int, bytes], stages: int) -> Labellin
 
     Forwards, a channel is labelled with the earliest stage at which it can be computed: a decision
     moves to the first stage that has something to read, and a sum waits for its last operand. Then
-    each stage finds the last map it has, and backwards every channel moves to the stage that first
-    reads it: nothing is computed before it is of use, and what no exit needs is not computed.
+    each stage finds the last map it has, and the channels of that map's head, if exits have heads,
+    are shared out equally among the stages whose exits hang there. Backwards every channel moves to
+    the stage that first reads it: nothing is computed before it is of use, and what no exit needs
+    is not computed.
 
     Args:
         graph: The base.
@@ -47,7 +50,7 @@ def label(graph: Graph, decisions: Mapping[int, bytes], stages: int) -> Labellin
     """
     nodes = graph.nodes
     labels: list[bytes] = []
-    for index, node in enumerate(nodes):
+    for index, node in enumerate(nodes[: graph.base_size]):
         if node.rule is None:
             labels.append(bytes(node.shape[0]))
         else:
@@ -55,7 +58,7 @@ def label(graph: Graph, decisions: Mapping[int, bytes], stages: int) -> Labellin
             labels.append(node.rule.labels(operands, decisions.get(index, b"")))
 
     candidates = (graph.features, *reversed(graph.hosts))
-    first = {index: min(labels[index]) for index in candidates}
+    first = {index: min(labels[graph.maps.get(index, index)]) for index in candidates}
     exits: list[int] = []
     for stage in range(stages):
         found = next((index for index in candidates if first[index] <= stage), None)
@@ -64,11 +67,23 @@ def label(graph: Graph, decisions: Mapping[int, bytes], stages: int) -> Labellin
             return Labelling(tuple(labels), (), reason)
         exits.append(found)
 
+    never = bytes([stages])
+    labels += [never * node.shape[0] for node in nodes[graph.base_size :]]
+    hanging = {
+        host: [stage for stage, found in enumerate(exits) if found == host]
+        for host in graph.ways.keys() & set(exits)
+    }
+    for host, readers in hanging.items():
+        for index in graph.ways[host]:
+            rule, (operand,) = nodes[index].rule, nodes[index].operands
+            assert rule is not None
+            shares = share_out(nodes[index].shape[0], readers) if rule.decides else b""
+            labels[index] = rule.labels((labels[operand],), shares)
+
     due: list[bytes | None] = [None] * len(nodes)
     for index in set(exits):
-        readers = bytes(stage for stage, found in enumerate(exits) if found == index)
-        due[index] = labels[index].translate(_labels.read_at(readers, stages))
-    never = bytes([stages])
+        reading = bytes(stage for stage, found in enumerate(exits) if found == index)
+        due[index] = labels[index].translate(_labels.read_at(reading, stages))
     for index in range(len(nodes) - 1, -1, -1):
         node, wanted = nodes[index], due[index]
         if node.rule is None:

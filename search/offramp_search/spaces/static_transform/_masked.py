@@ -197,8 +197,8 @@ class MaskedNetwork(nn.Module):
     def _place(self, index: int, maps: bool) -> int:
         """A node that exits read, or the last map of the base on the way to it."""
         nodes = self._graph.nodes
-        while maps and index >= self._graph.base_size:
-            index = nodes[index].operands[0]
+        if maps:
+            index = self._graph.maps.get(index, index)
         while maps:
             shape = nodes[index].shape
             if len(shape) == 3 and max(shape[1:]) > 1 and nodes[index].operands:
@@ -244,7 +244,7 @@ class MaskedNetwork(nn.Module):
     def _values(self, image: Tensor, exits: tuple[int, ...]) -> list[Tensor]:
         values: list[Tensor] = []
         nodes, base_size = self._graph.nodes, self._graph.base_size
-        read = {*exits, *(operand for index in exits for operand in nodes[index].operands)}
+        read = {step for index in exits for step in self._graph.ways.get(index, ())}
         for index, node in enumerate(nodes):
             if node.rule is None:
                 values.append(self.preprocess(image))

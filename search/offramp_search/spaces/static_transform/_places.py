@@ -51,7 +51,7 @@ def find_places(graph: Graph, most: int) -> tuple[Place, ...]:
         max((reader for reader, _ in readers if reader < graph.base_size), default=0)
         for readers in graph.readers
     ]
-    hosts = {_source(graph, host) for host in graph.hosts}
+    hosts = set(graph.maps.values())
     spent = np.cumsum([0, *(whole_cost(graph, index) for index in nodes)])
     if not spent[-1]:
         return ()
@@ -92,10 +92,3 @@ def whole_cost(graph: Graph, index: int) -> int:
     if node.rule is None or not node.operands:
         return 0
     return node.rule.multiply_adds(node.shape[0], graph.nodes[node.operands[0]].shape[0])
-
-
-def _source(graph: Graph, host: int) -> int:
-    """The map of the base that an exit's features are made of."""
-    while host >= graph.base_size:
-        host = graph.nodes[host].operands[0]
-    return host

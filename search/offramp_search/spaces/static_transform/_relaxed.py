@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RelaxedTransform"]
 
+_LEAST = 1e-6
+"""Of the probabilities that anything hangs at a place, so that no share is divided by nothing."""
+
 
 @final
 class RelaxedTransform(nn.Module):
@@ -29,8 +32,9 @@ class RelaxedTransform(nn.Module):
     the least probable of them is. A weight counts by the probability that its input is there no
     later than its output, and an exit hangs on a map by the probability that this is the last map
     with a channel by then. Under a distribution that is sure of one architecture these are the
-    masks of that architecture, but for one thing: channels are not moved to the stage that first
-    reads them.
+    masks of that architecture, but for two things: channels are not moved to the stage that first
+    reads them, and where the channels of an exit's head cannot be shared out equally, the channel
+    between two shares counts in part.
 
     Args:
         masked: Holds the weights.
@@ -52,6 +56,7 @@ class RelaxedTransform(nn.Module):
             if node.rule is not None and not node.rule.decides
         }
         self._there: list[Tensor] = []
+        self._hangs: list[dict[int, Tensor]] = []
         for number, unit in enumerate(units):
             labels = torch.tensor([list(part) for part in unit.labels.values()])
             there = (labels[:, :, None] <= torch.arange(stages)).to(torch.float32)
@@ -70,23 +75,32 @@ class RelaxedTransform(nn.Module):
             )
             decided.update(dict.fromkeys(nodes, there))
         self._there = []
-        for index, node in enumerate(self._graph.nodes):
-            if node.rule is None:
-                some = next(iter(decided.values()))
-                self._there.append(some.new_ones(node.shape[0], self._stages))
-                continue
-            operands = [self._there[operand] for operand in node.operands]
-            if isinstance(node.rule, DenseRule):
-                # No earlier than there is anything to read.
-                first = operands[0].amax(0, keepdim=True)
-                self._there.append(torch.minimum(decided[index], first))
-                self._mask(index, operands[0])
-            else:
-                moved = [
-                    torch.cat([there, there.new_ones(1, self._stages)])[source].amin(1)
-                    for there, source in zip(operands, self._sources[index], strict=True)
-                ]
-                self._there.append(torch.stack(moved).amin(0))
+        graph = self._graph
+        for index in range(graph.base_size):
+            self._follow(index, decided)
+        heads = self._hang()
+        for index in range(graph.base_size, len(graph.nodes)):
+            self._follow(index, heads)
+
+    def _follow(self, index: int, decided: Mapping[int, Tensor]) -> None:
+        """When the channels of a node are there, and the mask of its weights."""
+        node = self._graph.nodes[index]
+        if node.rule is None:
+            some = next(iter(decided.values()))
+            self._there.append(some.new_ones(node.shape[0], self._stages))
+            return
+        operands = [self._there[operand] for operand in node.operands]
+        if isinstance(node.rule, DenseRule):
+            # No earlier than there is anything to read.
+            first = operands[0].amax(0, keepdim=True)
+            self._there.append(torch.minimum(decided[index], first))
+            self._mask(index, operands[0])
+        else:
+            moved = [
+                torch.cat([there, there.new_ones(1, self._stages)])[source].amin(1)
+                for there, source in zip(operands, self._sources[index], strict=True)
+            ]
+            self._there.append(torch.stack(moved).amin(0))
 
     def exit_widths(self, *, maps: bool) -> Mapping[str, int]:
         """As ``MaskedNetwork.exit_widths``."""
@@ -106,26 +120,49 @@ class RelaxedTransform(nn.Module):
         """
         if not self._there:
             raise RuntimeError("No distribution is set; call relax(probabilities) first.")
-        graph, masked = self._graph, self.masked
-        places = (graph.features, *reversed(graph.hosts))
-        values = masked._values(image, places)
+        masked = self.masked
+        values = masked._values(image, (self._graph.features, *self._graph.hosts))
         exits = []
-        for stage in range(self._stages):
-            mixture, left = [], values[0].new_ones(())
-            for index in places if stage < self._stages - 1 else (graph.features,):
-                last = index == graph.hosts[0] if graph.hosts else True
-                here = (
-                    left
-                    if last or stage == self._stages - 1
-                    else left * (self._there[index][:, stage].amax())
-                )
-                left = left - here
+        for stage, hangs in enumerate(self._hangs):
+            mixture = []
+            for index, here in hangs.items():
                 node = masked._place(index, maps)
                 shape = (1, -1, *(1,) * (values[node].ndim - 2))
                 read = values[node] * self._there[node][:, stage].view(shape)
                 mixture.append((masked._exit_name(stage, index), here, read))
             exits.append(tuple(mixture))
         return tuple(exits)
+
+    def _hang(self) -> dict[int, Tensor]:
+        """How probably each early exit hangs at each place, and when each head's channels come.
+
+        A stage that is sure to hang at a host has an equal share of the head's channels with the
+        others that are; one that may hang there has the less the less probable it is.
+
+        Returns:
+            For the convolution of every head ``(channels, stages)``.
+        """
+        graph = self._graph
+        places = (graph.features, *reversed(graph.hosts))
+        one = self._there[0].new_ones(())
+        self._hangs = []
+        for stage in range(self._stages - 1):
+            left, hangs = one, {}
+            for place in places:
+                some = self._there[graph.maps.get(place, place)][:, stage].amax()
+                hangs[place] = left if place == places[-1] else left * some
+                left = left - hangs[place]
+            self._hangs.append(hangs)
+        self._hangs.append({graph.features: one})
+        heads = {}
+        for host, index in graph.heads.items():
+            # The last stage's exit, whose share is zero, is the base's own.
+            shares = torch.stack([hangs.get(host, 0 * one) for hangs in self._hangs])
+            channels = graph.nodes[index].shape[0]
+            ends = channels * shares.cumsum(0) / shares.sum().clamp_min(_LEAST)
+            starts = torch.arange(channels).to(ends)
+            heads[index] = (ends[None] - starts[:, None]).clamp(0, 1)
+        return heads
 
     def _mask(self, index: int, inputs: Tensor) -> None:
         """The probability that each input is there no later than each output."""

@@ -78,7 +78,7 @@ def find_units(
     for index, node in enumerate(graph.nodes):
         if node.rule is None:
             continue
-        if node.rule.decides:
+        if node.rule.decides and index < graph.base_size:  # and is no head's
             layers.setdefault(root(index), []).append(index)
         if node.operands and tied[node.operands[0]]:
             top = root(node.operands[0])
