@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from offramp._files import write_atomically
 from offramp.profiling import collect_logits
 from offramp.runtimes import open_runtime
 from offramp_search.bases import load_base
 from offramp_search.data import ImageSet, take_stratified
-from offramp_search.evaluators import FineTune, fit_exits, recalibrate
+from offramp_search.evaluators import FineTune, fit_all_exits, recalibrate
 from offramp_search.pipeline import random_architecture, static_network
 from offramp_search.thresholds import curve, solve
 from offramp_search.training import accuracies
@@ -68,8 +67,8 @@ def make_trainer(
         masked.eval().select(architecture)
         images = take_stratified(splits.train, FITTING_IMAGES, seed=settings.seed)
         recalibrate(masked, images.images)
-        for stage, one in enumerate(fit_exits(masked, images)):
-            masked.set_exit(stage, torch.from_numpy(one.weight), torch.from_numpy(one.bias))
+        generator = np.random.default_rng(settings.seed)
+        fit_all_exits(masked, images, generator=generator).give_to(masked)
         return space.build(architecture, weights=masked)
 
     halves = (splits.calibration, splits.test)

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import torch
 
 from offramp._files import write_atomically
 from offramp_search.bases import load_base
 from offramp_search.data import take_stratified
 from offramp_search.demo import demo_settings
-from offramp_search.evaluators import FineTune, SharedWeights, fit_exits, recalibrate
+from offramp_search.evaluators import FineTune, SharedWeights, fit_all_exits, recalibrate
 from offramp_search.pipeline import load_splits, random_architecture, static_network
 from offramp_search.report import Claim, write_result
 from offramp_search.spaces import StaticTransform
@@ -92,8 +91,8 @@ def main() -> None:
         masked.select(architecture)
         images = take_stratified(splits.train, FITTING_IMAGES, seed=arguments.seed)
         recalibrate(masked, images.images)
-        for stage, one in enumerate(fit_exits(masked, images)):
-            masked.set_exit(stage, torch.from_numpy(one.weight), torch.from_numpy(one.bias))
+        generator = np.random.default_rng(arguments.seed)
+        fit_all_exits(masked, images, generator=generator).give_to(masked)
         network = space.build(architecture, weights=masked)
         load_weights(masked, arguments.demo / "shared.safetensors")
         return network

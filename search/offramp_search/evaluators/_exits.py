@@ -64,6 +64,8 @@ def fit_exits(
 ) -> tuple[LinearExit, ...]:
     """The classifier of each exit that fits the features of some images best.
 
+    Heads stay as they are; ``fit_all_exits`` trains them too.
+
     Args:
         network: In evaluation mode, an architecture selected.
         data: A few thousand images of the training split.

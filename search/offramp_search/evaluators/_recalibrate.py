@@ -19,7 +19,10 @@ __all__ = ["recalibrate", "restored"]
 
 
 def recalibrate(
-    network: nn.Module, images: NDArray[np.uint8 | np.float32], *, batch_size: int = 256
+    network: nn.Module,
+    images: NDArray[np.uint8] | NDArray[np.float16] | NDArray[np.float32],
+    *,
+    batch_size: int = 256,
 ) -> None:
     """Replace the running statistics of batch normalisation by those of some training images.
 
@@ -28,8 +31,9 @@ def recalibrate(
     dropout stays off, and the network is left in the mode it was in.
 
     Args:
-        network: Takes ``(images, height, width, 3)`` float32, 0 to 255.
-        images: ``(images, height, width, 3)``, 0 to 255, a few hundred from the training split.
+        network: Takes ``(images, height, width, 3)`` float32, 0 to 255; or a part of a network,
+            which takes maps.
+        images: What it takes, in any precision, of a few hundred images from the training split.
         batch_size: Images per batch; the mean over batches is kept.
     """
     layers = [

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run_pipeline"]
 
+_FITTING_IMAGES, _HEADED_IMAGES = 1_500, 3_000
+"""To fit the exits of an architecture to before it is judged; heads learn from more."""
+
 
 def run_pipeline(
     settings: Settings,
@@ -127,7 +130,12 @@ def run_pipeline(
     evaluator: Evaluator
     if isinstance(space, StaticTransform):
         masked = train_shared(context, space, static)
-        evaluator = SharedWeights(masked, train=splits.train, search=splits.search)
+        evaluator = SharedWeights(
+            masked,
+            train=splits.train,
+            search=splits.search,
+            fitting_images=_HEADED_IMAGES if settings.exit_head_channels else _FITTING_IMAGES,
+        )
     else:
         evaluator = FineTune(
             space.build,

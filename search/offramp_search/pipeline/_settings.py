@@ -44,6 +44,8 @@ class Settings:
             ``StaticTransform``.
         exit_grid: Rows and columns, at most, of what an early exit reads of its map; see
             ``StaticTransform``.
+        exit_head_channels: Channels of the convolution that early exits begin with, 0 for none; see
+            ``StaticTransform``.
         exit_places: Places, at most, to move early exits to; see ``StaticTransform``.
         carry: How convolutions read the carry: joined, summed over, or whichever blocks of the
             space measure ``fastest`` with; see ``StaticTransform``.
@@ -94,6 +96,7 @@ class Settings:
     vector_width: int = 1
     tie: bool = False
     exit_grid: int = 1
+    exit_head_channels: int = 0
     exit_places: int = 0
     carry: Literal["concatenate", "sum", "fastest"] = "concatenate"
     space: Literal["static_transform", "cell"] = "static_transform"
@@ -139,6 +142,16 @@ class Settings:
             raise DataError(
                 "searching without labels goes over the static transform; leave --space cell out, "
                 "or search with labels"
+            )
+        if self.exit_head_channels and not self.exit_head_channels >= self.num_stages:
+            raise DataError(
+                f"exit_head_channels must be 0, or at least one for each of {self.num_stages} "
+                f"stages, got {self.exit_head_channels}; give 64, say"
+            )
+        if self.space == "cell" and self.exit_head_channels:
+            raise DataError(
+                "exits of cells have no heads; leave exit_head_channels out, or search the static "
+                "transform"
             )
         if self.method == "unnas" and self.exit_places:
             raise DataError(

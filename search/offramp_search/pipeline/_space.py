@@ -53,6 +53,7 @@ def make_static_transform(
         vector_width=settings.vector_width,
         tie=settings.tie,
         exit_grid=settings.exit_grid,
+        exit_head_channels=settings.exit_head_channels,
         exit_places=settings.exit_places,
         carry=carry,
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from offramp_search.bases import load_base
 from offramp_search.data import take_stratified
-from offramp_search.evaluators import fit_exits, recalibrate
+from offramp_search.evaluators import fit_all_exits, recalibrate
 from offramp_search.pipeline._supernet import (
     LastExit,
     RandomSelection,
@@ -22,7 +23,6 @@ from offramp_search.weights import load_weights, save_weights
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -46,7 +46,8 @@ __all__ = [
     "warn_of_slow_hardware",
 ]
 
-_FITTING_IMAGES = 5_000
+_FITTING_IMAGES, _HEADED_IMAGES = 5_000, 10_000
+"""To fit the exits of the network that is found to, before it is trained; heads learn from more."""
 
 
 def warn_of_slow_hardware(context: Context) -> None:
@@ -155,15 +156,17 @@ def _inherit(
     """Build a network with the shared weights, and with exits that fit its features.
 
     An exit that hangs in the middle of the network was hardly trained with the shared weights, and
-    would spend the training to come on catching up.
+    would spend the training to come on catching up. If it has a head, that is trained first, with
+    all layers before it as they are.
     """
     if _weights_path(context, name).exists():
         return space.build(architecture)  # trained already
-    images = take_stratified(context.splits.train, _FITTING_IMAGES, seed=context.settings.seed)
     masked.select(architecture)
+    count = _HEADED_IMAGES if masked.heads() else _FITTING_IMAGES
+    images = take_stratified(context.splits.train, count, seed=context.settings.seed)
     recalibrate(masked, images.images)
-    for stage, fitted in enumerate(fit_exits(masked, images)):
-        masked.set_exit(stage, torch.from_numpy(fitted.weight), torch.from_numpy(fitted.bias))
+    generator = np.random.default_rng([context.settings.seed, 5])
+    fit_all_exits(masked, images, generator=generator).give_to(masked)
     return space.build(architecture, weights=masked)
 
 

@@ -22,7 +22,7 @@ class TestCell(SpaceContract):
 
 
 class TestStaticTransform(SpaceContract):
-    heads = 0
+    heads, places = 0, 0
 
     def make_space(self) -> Space:
         with torch.random.fork_rng(devices=()):
@@ -35,15 +35,23 @@ class TestStaticTransform(SpaceContract):
             num_stages=2,
             exit_grid=4 if self.heads else 1,
             exit_head_channels=self.heads,
+            exit_places=self.places,
         )
 
     def refused(self) -> Architecture:
         space = self.make_space()
         return {
-            name: max(kind.choices, key=lambda choice: int(str(choice).split("+")[-1]))  # type: ignore[attr-defined]
+            name: "end"
+            if name.startswith("exit_")
+            else max(kind.choices, key=lambda choice: int(str(choice).split("+")[-1]))  # type: ignore[attr-defined]
             for name, kind in space.decisions().items()
         }
 
 
 class TestStaticTransformWithHeads(TestStaticTransform):
-    heads = 8
+    heads, places = 8, 3
+
+    def test_what_is_exported_has_a_head(self, space: Space) -> None:
+        (architecture,) = self.draw(space, 1)
+        names = [name for name, _ in self.built(space, architecture).stages[0].named_children()]
+        assert any(name.endswith("_exit_conv") for name in names)

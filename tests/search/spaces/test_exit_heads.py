@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,10 +60,55 @@ def test_an_earlier_share_does_not_see_later_channels(space: StaticTransform) ->
     for index, node in enumerate(masked._graph.nodes):
         if node.name == "features_4":  # whose second half stage 1 computes
             layer = masked.layer(index)
-            layer.weight[layer.weight.shape[0] // 2 :] += 1.0  # type: ignore[index, operator, union-attr]
+            layer.weight[layer.weight.shape[0] // 2 :] += 1.0  # type: ignore[index, operator]
     after = masked(images)
     assert torch.equal(before[0], after[0])
     assert not torch.equal(before[1], after[1])
+
+
+@torch.no_grad()
+def test_a_sure_mixture_of_heads_is_one_of_them(make_space: Callable[..., StaticTransform]) -> None:
+    space = make_space("vgg_small/4:8", 3)
+    images = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0)) * 255
+    thin = dict.fromkeys(space.decisions(), "4+2+2")
+    for architecture in (_two_on_one_map(space), space.depth_architecture([0.3, 0.6]), thin):
+        masked, relaxed = space.masked().eval(), space.relaxed().eval()
+        masked.select(architecture)
+        relaxed.relax(
+            {
+                name: torch.tensor([float(choice == architecture[name]) for choice in kind.choices])  # type: ignore[attr-defined]
+                for name, kind in space.decisions().items()
+            }
+        )
+        for mixture, (place, read) in zip(
+            relaxed.exit_mixtures(images, maps=False),
+            masked.exit_reads(images, maps=False),
+            strict=True,
+        ):
+            assert {name for name, share, _ in mixture if share > 0} == {place}
+            mixed = next(part for name, _, part in mixture if name == place)
+            assert torch.allclose(mixed, read, atol=1e-5)
+
+
+def test_every_cut_moves_the_heads_of_a_mixture(make_space: Callable[..., StaticTransform]) -> None:
+    space = make_space("vgg_small/4:8", 3)
+    relaxed = space.relaxed().eval()
+    logits = {
+        name: torch.zeros(len(kind.choices), requires_grad=True)  # type: ignore[attr-defined]
+        for name, kind in space.decisions().items()
+    }
+    relaxed.relax({name: part.softmax(0) for name, part in logits.items()})
+    images = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0)) * 255
+    reads = [
+        share * read.square().mean()
+        for mixture in relaxed.exit_mixtures(images, maps=False)[:2]
+        for _, share, read in mixture
+    ]
+    torch.stack(reads).sum().backward()  # type: ignore[no-untyped-call]
+    for part in logits.values():
+        assert part.grad is not None
+        assert torch.isfinite(part.grad).all()
+        assert part.grad.abs().max() > 0
 
 
 def test_heads_are_no_decisions(
@@ -81,11 +127,9 @@ def test_heads_are_no_decisions(
 def test_without_channels_there_are_no_heads(make_base: Callable[[str], nn.Module]) -> None:
     base = make_base("resnet20")
 
-    def make(**heads: int) -> StaticTransform:
-        return StaticTransform(
-            base, image_shape=(16, 16), preprocess=Preprocess(), num_stages=3, **heads
-        )
-
+    make = partial(
+        StaticTransform, base, image_shape=(16, 16), preprocess=Preprocess(), num_stages=3
+    )
     default, none, some = make(), make(exit_head_channels=0), make(exit_head_channels=4)
     for architecture in default.landmarks():
         assert default.blocks(architecture) == none.blocks(architecture)

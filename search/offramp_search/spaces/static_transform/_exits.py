@@ -27,7 +27,7 @@ Layer: TypeAlias = "tuple[str, Rule, tuple[int, ...]]"
 
 _KERNEL = 3
 _MOST_POSITIONS, _LEAST_POSITIONS = 64, 16
-_SHARE = 1 / 16
+_SHARE = 1 / 15
 """Of the multiply-adds that the base spends up to a map, what its head may cost at most."""
 
 
@@ -35,7 +35,7 @@ def reduction(shape: tuple[int, int, int], outputs: int, spent: int) -> tuple[in
     """How far a head reduces its map: the side of the averages it takes, and its stride.
 
     The finest of the ways to compute at most eight by eight positions, or as many, for at most a
-    sixteenth of what the base spends up to the map. Where there is none it is the coarsest way with
+    fifteenth of what the base spends up to the map. Where there is none it is the coarsest way with
     four by four positions, or as many; maps that are smaller than that stay as they are.
 
     Args:

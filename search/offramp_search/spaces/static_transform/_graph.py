@@ -100,11 +100,15 @@ class Graph:
     @cached_property
     def ways(self) -> dict[int, tuple[int, ...]]:
         """For each host the nodes that make its features of its map, itself last."""
-        starts = (self.base_size, *(host + 1 for host in self.hosts))
-        return {
-            host: tuple(range(start, host + 1))
-            for start, host in zip(starts, self.hosts, strict=False)
-        }
+        return {host: self.way_to(host) for host in self.hosts}
+
+    def way_to(self, index: int) -> tuple[int, ...]:
+        """The nodes behind the base that lead to a node, itself last; none if it is the base's."""
+        way: list[int] = []
+        while index >= self.base_size:
+            way.insert(0, index)
+            (index,) = self.nodes[index].operands
+        return tuple(way)
 
     @cached_property
     def heads(self) -> dict[int, int]:

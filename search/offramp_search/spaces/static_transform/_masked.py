@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offramp.errors import UnsupportedOperatorError
+from offramp_search.spaces.static_transform._head import ExitHead
 from offramp_search.spaces.static_transform._rules import DenseRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from offramp_export.network import Preprocess
     from offramp_search.spaces._base import Architecture
@@ -152,6 +154,51 @@ class MaskedNetwork(nn.Module):
         values = self._values(image, exits)
         return tuple(values[index][:, self._read(stage)] for stage, index in enumerate(exits))
 
+    def heads(self) -> tuple[ExitHead, ...]:
+        """A copy of each head that the selected architecture has, with its classifiers.
+
+        Raises:
+            RuntimeError: No architecture was selected.
+        """
+        return tuple(copy.deepcopy(head) for head in self._shared_heads())
+
+    def set_head(self, head: ExitHead) -> None:
+        """Give a head of the selected architecture, and its classifiers, the weights of a copy.
+
+        Args:
+            head: One that ``heads`` gave under this architecture.
+
+        Raises:
+            RuntimeError: No architecture was selected.
+        """
+        self._selected()
+        own = next(one for one in self._shared_heads() if one.host == head.host)
+        own.load_state_dict(head.state_dict())
+
+    def frozen_reads(self, image: Tensor) -> tuple[Tensor, ...]:
+        """What each exit reads of the layers that all architectures share.
+
+        Args:
+            image: ``(images, height, width, 3)`` float32, RGB, 0 to 255.
+
+        Returns:
+            Per exit ``(images, *map_shape)``, what its head reads; the same tensor for all exits of
+            one head. Where it has no head, ``exit_features``.
+
+        Raises:
+            RuntimeError: No architecture was selected.
+        """
+        exits, graph = self._selected().exits, self._graph
+        read = [
+            graph.nodes[graph.heads[index]].operands[0] if index in graph.heads else index
+            for index in exits
+        ]
+        values = self._values(image, read)
+        return tuple(
+            values[index][:, self._read(stage)] if index == exits[stage] else values[index]
+            for stage, index in enumerate(read)
+        )
+
     def exit_widths(self, *, maps: bool) -> dict[str, int]:
         """Every place an exit of any architecture may read, and the channels there.
 
@@ -231,6 +278,22 @@ class MaskedNetwork(nn.Module):
             if head.bias is not None:
                 head.bias.copy_(bias)
 
+    def _shared_heads(self) -> Iterator[ExitHead]:
+        exits, graph = self._selected().exits, self._graph
+        for host in sorted(graph.heads.keys() & set(exits)):
+            convolution, way = graph.heads[host], graph.ways[host]
+            stages = tuple(stage for stage, index in enumerate(exits) if index == host)
+            yield ExitHead(
+                host=host,
+                stages=stages,
+                map_shape=graph.nodes[graph.nodes[convolution].operands[0]].shape,
+                convolution=self.layer(convolution),
+                mask=getattr(self, f"_mask_{convolution}"),
+                layers=[self.layer(index) for index in way[way.index(convolution) + 1 :]],
+                classifiers=[self.exit(stage, host) for stage in stages],
+                reads=[getattr(self, f"_exit_mask_{stage}") for stage in stages],
+            )
+
     def _selected(self) -> Labelling:
         if self._labelling is None:
             raise RuntimeError("No architecture is selected; call select(architecture) first.")
@@ -241,15 +304,15 @@ class MaskedNetwork(nn.Module):
         mask: Tensor = getattr(self, f"_exit_mask_{stage}")
         return mask > 0
 
-    def _values(self, image: Tensor, exits: tuple[int, ...]) -> list[Tensor]:
+    def _values(self, image: Tensor, wanted: Iterable[int]) -> list[Tensor]:
         values: list[Tensor] = []
         nodes, base_size = self._graph.nodes, self._graph.base_size
-        read = {step for index in exits for step in self._graph.ways.get(index, ())}
+        read = {step for index in wanted for step in self._graph.way_to(index)}
         for index, node in enumerate(nodes):
             if node.rule is None:
                 values.append(self.preprocess(image))
             elif index >= base_size and index not in read:
-                values.append(image)  # a place no exit hangs at: never read
+                values.append(image)  # on the way to a place that nobody wants: never read
             else:
                 values.append(self._run(index, [values[operand] for operand in node.operands]))
         return values

@@ -63,7 +63,7 @@ class StaticTransform(Space):
             on; 0 is none. A classifier alone asks of an early map what it was never trained for; a
             convolution that is trained for the exit makes much better ones. Exits of several stages
             on one map share the channels out equally, and later ones read those of earlier ones
-            too. It costs at most a sixteenth of what the base spends up to the map, or else works
+            too. It costs at most a fifteenth of what the base spends up to the map, or else works
             on four by four averages of it.
         exit_places: Let a decision of each early exit say after which of so many places, at most,
             its stage computes nothing more: maps that all that follows is computed from, such as
