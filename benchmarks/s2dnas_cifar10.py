@@ -76,6 +76,7 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         groups=4,
         tie=True,
         exit_grid=4,
+        exit_head_channels=arguments.exit_head_channels,
         exit_places=8,
         trials=arguments.trials,
         mean_share=arguments.mean_share,
@@ -113,6 +114,7 @@ def make_space(settings: Settings) -> StaticTransform:
         groups=settings.groups,
         tie=settings.tie,
         exit_grid=settings.exit_grid,
+        exit_head_channels=settings.exit_head_channels,
         exit_places=settings.exit_places,
     )
 
@@ -232,6 +234,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="default: runs/s2dnas_cifar10/BASE")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--mean-share", type=float, default=0.65, help="budget, of the static mean")
+    parser.add_argument(
+        "--exit-head-channels", type=int, default=0, help="of the convolution of early exits"
+    )
     parser.add_argument("--train-images", type=int, default=40_000)
     parser.add_argument("--shared-epochs", type=int, default=1)
     parser.add_argument(
@@ -333,6 +338,7 @@ def main() -> None:
             *("s2dnas_cifar10.py", "--data", "CIFAR10_FOLDER", "--weights", arguments.weights.name),
             *("--base", arguments.base),
             *("--trials", str(arguments.trials), "--mean-share", str(arguments.mean_share)),
+            *("--exit-head-channels", str(arguments.exit_head_channels)),
             *("--train-images", str(arguments.train_images)),
             *("--shared-epochs", str(arguments.shared_epochs)),
             *("--shared-learning-rate", str(arguments.shared_learning_rate)),

@@ -56,11 +56,12 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("method", "objective", "evaluator"),
+    ("method", "objective", "evaluator", "heads"),
     [
-        ("random", "rotation", "shared"),
-        ("evolution", "colorization", "fine-tune"),
-        ("unnas", "jigsaw", "shared"),
+        ("random", "rotation", "shared", 0),
+        ("evolution", "colorization", "fine-tune", 0),
+        ("unnas", "jigsaw", "shared", 0),
+        ("unnas", "rotation", "shared", 4),
     ],
 )
 def test_a_folder_of_photos_is_searched_and_not_twice(
@@ -69,8 +70,10 @@ def test_a_folder_of_photos_is_searched_and_not_twice(
     method: Any,
     objective: Any,
     evaluator: Any,
+    heads: int,
 ) -> None:
     said: list[str] = []
+    settings["exit_head_channels"] = heads
     chosen = Settings(method=method, objective=objective, evaluator=evaluator, **settings)
 
     def run() -> Any:

@@ -41,6 +41,16 @@ def test_a_search_takes_some_minutes(minutes: float) -> None:
         replace(demo_settings("a"), search_minutes=minutes)
 
 
+def test_heads_are_for_the_static_transform_and_have_channels_for_every_stage() -> None:
+    settings = replace(demo_settings("a"), num_stages=3)
+    assert replace(settings, exit_head_channels=3).exit_head_channels == 3
+    for channels in (-1, 2):
+        with pytest.raises(DataError, match=f"each of 3 stages, got {channels}; give 64, say"):
+            replace(settings, exit_head_channels=channels)
+    with pytest.raises(DataError, match="exits of cells have no heads"):
+        replace(settings, space="cell", exit_head_channels=64)
+
+
 def test_the_quick_demonstration_is_the_same_one_made_small() -> None:
     full, quick = demo_settings("a"), demo_settings("a", quick=True)
     assert full.base == quick.base
