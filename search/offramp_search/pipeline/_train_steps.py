@@ -46,7 +46,7 @@ __all__ = [
     "warn_of_slow_hardware",
 ]
 
-_FITTING_IMAGES, _HEADED_IMAGES = 5_000, 10_000
+_FITTING_IMAGES, _HEADED_IMAGES = 5_000, 20_000
 """To fit the exits of the network that is found to, before it is trained; heads learn from more."""
 
 
@@ -162,10 +162,12 @@ def _inherit(
     if _weights_path(context, name).exists():
         return space.build(architecture)  # trained already
     masked.select(architecture)
-    count = _HEADED_IMAGES if masked.heads() else _FITTING_IMAGES
-    images = take_stratified(context.splits.train, count, seed=context.settings.seed)
+    train, seed = context.splits.train, context.settings.seed
+    images = take_stratified(train, _FITTING_IMAGES, seed=seed)
     recalibrate(masked, images.images)
-    generator = np.random.default_rng([context.settings.seed, 5])
+    if masked.heads():
+        images = take_stratified(train, _HEADED_IMAGES, seed=seed)
+    generator = np.random.default_rng([seed, 5])
     fit_all_exits(masked, images, generator=generator).give_to(masked)
     return space.build(architecture, weights=masked)
 
