@@ -11,8 +11,7 @@ import torch
 
 from offramp.errors import TrainingError
 from offramp_search.evaluators._recalibrate import recalibrate
-from offramp_search.training import Recipe, joint_loss
-from offramp_search.training._optimizer import make_optimizer
+from offramp_search.training import Recipe, joint_loss, make_optimizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,6 +4,7 @@ from offramp_search.training._evaluate import accuracies, evaluate
 from offramp_search.training._fabric import Hardware, fastest_precision
 from offramp_search.training._history import EpochRecord, History, TrainingProgress
 from offramp_search.training._loss import joint_loss
+from offramp_search.training._optimizer import make_optimizer
 from offramp_search.training._recipe import Recipe
 from offramp_search.training._train import train
 
@@ -17,5 +18,6 @@ __all__ = [
     "evaluate",
     "fastest_precision",
     "joint_loss",
+    "make_optimizer",
     "train",
 ]

@@ -258,6 +258,19 @@ def test_maps_that_find_no_room_are_left_out_evenly(
     assert set(fitted.linear) == {2}
 
 
+def test_a_head_goes_back_where_it_came_from_only(
+    shared: tuple[StaticTransform, MaskedNetwork],
+) -> None:
+    space, masked = shared
+    (head,) = masked.heads()
+    masked.set_head(head)
+    masked.select(space.depth_architecture([0.3, 0.6]))
+    with pytest.raises(ValueError, match=r"stages \(0, 1\) share no head"):
+        masked.set_head(head)
+    with pytest.raises(RuntimeError, match="select"):
+        space.masked().heads()
+
+
 def test_what_cannot_be_trained_says_so(
     shared: tuple[StaticTransform, MaskedNetwork], images: ImageSet
 ) -> None:

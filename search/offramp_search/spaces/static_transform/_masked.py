@@ -79,12 +79,12 @@ class MaskedNetwork(nn.Module):
             self.layers[node.name] = module
         for stage in range(self._stages):
             for index in (graph.features, *graph.hosts[: None if stage < self._stages - 1 else 0]):
-                head = nn.Linear(
+                classifier = nn.Linear(
                     graph.nodes[index].shape[0], graph.classes, graph.classifier.whole.bias
                 )
                 if index == graph.features:
-                    head.load_state_dict(dict(graph.classifier.state()))
-                self.exits[self._exit_name(stage, index)] = head
+                    classifier.load_state_dict(dict(graph.classifier.state()))
+                self.exits[self._exit_name(stage, index)] = classifier
 
     def _exit_name(self, stage: int, index: int) -> str:
         return f"{stage}_{self._graph.nodes[index].name}"
@@ -170,10 +170,16 @@ class MaskedNetwork(nn.Module):
 
         Raises:
             RuntimeError: No architecture was selected.
+            ValueError: The architecture that is selected has no such head.
         """
-        self._selected()
-        own = next(one for one in self._shared_heads() if one.host == head.host)
-        own.load_state_dict(head.state_dict())
+        for own in self._shared_heads():
+            if (own.host, own.stages) == (head.host, head.stages):
+                own.load_state_dict(head.state_dict())
+                return
+        raise ValueError(
+            f"exits of stages {head.stages} share no head under the architecture that is selected; "
+            "select the one that the head was copied from"
+        )
 
     def frozen_reads(self, image: Tensor) -> tuple[Tensor, ...]:
         """What each exit reads of the layers that all architectures share.
@@ -271,12 +277,12 @@ class MaskedNetwork(nn.Module):
         Raises:
             RuntimeError: No architecture was selected.
         """
-        head = self.exit(stage, self._selected().exits[stage])
-        assert isinstance(head, nn.Linear)
+        classifier = self.exit(stage, self._selected().exits[stage])
+        assert isinstance(classifier, nn.Linear)
         with torch.no_grad():
-            head.weight[:, self._read(stage)] = weight.to(head.weight)
-            if head.bias is not None:
-                head.bias.copy_(bias)
+            classifier.weight[:, self._read(stage)] = weight.to(classifier.weight)
+            if classifier.bias is not None:
+                classifier.bias.copy_(bias)
 
     def _shared_heads(self) -> Iterator[ExitHead]:
         exits, graph = self._selected().exits, self._graph
@@ -331,7 +337,7 @@ class MaskedNetwork(nn.Module):
 
     def _answers(self, values: list[Tensor], exits: tuple[int, ...]) -> Iterator[Tensor]:
         for stage, index in enumerate(exits):
-            head = self.exit(stage, index)
-            assert isinstance(head, nn.Linear)
+            classifier = self.exit(stage, index)
+            assert isinstance(classifier, nn.Linear)
             mask = getattr(self, f"_exit_mask_{stage}")
-            yield functional.linear(values[index], head.weight * mask, head.bias)
+            yield functional.linear(values[index], classifier.weight * mask, classifier.bias)
