@@ -329,7 +329,7 @@ def test_a_normalisation_of_its_own_rounds_once() -> None:
         (4, 4, [(4, 4)]),
         (8, 8, [(4, 4), (2, 2)]),
         (32, 32, [(4, 4), (4, 4), (2, 2)]),
-        (7, 7, [(7, 1), (1, 7)]),
+        (7, 7, [(1, 7), (7, 1)]),
         (1, 31, [(1, 31)]),  # a prime number of taps has no smaller equal parts
     ],
 )
