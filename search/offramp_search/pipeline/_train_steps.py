@@ -130,12 +130,10 @@ def train_smaller(
 ) -> MultiStageNetwork:
     """A static network with a share of the base's channels, by the recipe of the one found.
 
-    It is the first stage of thin stages of full depth, and starts from the shared weights too.
+    It is the first stage of a network of full depth, and starts from the shared weights too.
     """
-    stages = space.num_stages
-    shares = [share + (1 - share) * stage / stages for stage in range(stages - 1)]
     name = smaller_name(share)
-    whole = _inherit(context, name, space, masked, space.width_architecture(shares))
+    whole = _inherit(context, name, space, masked, space.narrow_architecture(share))
     network = first_stage_alone(whole)
     train_once(context, name, network, context.settings.final_recipe, teacher)
     return network.eval()

@@ -412,6 +412,31 @@ def test_parts_are_multiples_of_the_vector_width(make_base: Callable[[str], nn.M
     assert widths == {16, 32}
 
 
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.25, {4, 8, 16}),
+        (0.5, {8, 16, 32}),
+        # What a padded shortcut brings of the channels left out is missing in the middle of a map.
+        (0.75, {12, 20, 24, 36, 48}),
+    ],
+)
+def test_a_first_stage_may_have_any_share(
+    make_base: Callable[[str], nn.Module], share: float, expected: set[int]
+) -> None:
+    space = StaticTransform(
+        make_base("resnet20"),
+        image_shape=(16, 16),
+        preprocess=Preprocess(),
+        num_stages=3,
+        groups=4,
+        tie=True,
+    )
+    first = space.build(space.narrow_architecture(share)).stages[0]
+    widths = {m.out_channels for m in first.modules() if isinstance(m, nn.Conv2d)}
+    assert widths == expected
+
+
 def test_costs_are_cheap(
     make_space: Callable[..., StaticTransform],
     propose: Callable[[StaticTransform, np.random.Generator], Architecture],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from offramp_search.spaces.static_transform._places import Place
     from offramp_search.spaces.static_transform._units import Unit
 
-__all__ = ["check_shares", "cut_alike", "nearest_places", "whole_units"]
+__all__ = ["check_shares", "cut_alike", "narrow", "nearest_places", "whole_units"]
 
 
 def check_shares(shares: Sequence[float], stages: int) -> None:
@@ -34,6 +34,23 @@ def cut_alike(units: Sequence[Unit], shares: Sequence[float]) -> dict[str, str]:
         unit.name: min(unit.labels, key=lambda c, u=unit: _distance(u.labels[c], shares))  # type: ignore[misc]
         for unit in units
     }
+
+
+def narrow(units: Sequence[Unit], share: float) -> dict[str, str]:
+    """For every unit a choice whose first stage is nearest to the share.
+
+    No other stage may be idle. Where too little is left for all of them, units differ in which
+    stage has it.
+    """
+    chosen = {}
+    for index, unit in enumerate(units):
+        parts = {name: labels.count(0) / len(labels) for name, labels in unit.labels.items()}
+        nearest = min(parts.values(), key=lambda part: abs(part - share))
+        alike = [name for name, part in parts.items() if part == nearest]
+        most = max(len(set(unit.labels[name])) for name in alike)
+        busiest = [name for name in alike if len(set(unit.labels[name])) == most]
+        chosen[unit.name] = busiest[index % len(busiest)]
+    return chosen
 
 
 def whole_units(units: Sequence[Unit], graph: Graph, shares: Sequence[float]) -> dict[str, str]:

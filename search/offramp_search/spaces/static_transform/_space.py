@@ -244,6 +244,17 @@ class StaticTransform(Space):
         _corners.check_shares(shares, self._num_stages)
         return self._with_exits(_corners.cut_alike(self._units, shares))
 
+    def narrow_architecture(self, share: float) -> Architecture:
+        """A first stage of full depth with a share of every unit's channels.
+
+        The other stages have the rest between them, whatever part of it each.
+
+        Args:
+            share: Of the channels, between 0 and 1; each unit has what is nearest to it, less the
+                channels of which a padded shortcut brings a part that is left out.
+        """
+        return self._with_exits(_corners.narrow(self._units, share))
+
     def depth_architecture(self, shares: Sequence[float]) -> Architecture:
         """Exits at different depths: nothing is cut, and stages follow one another.
 
