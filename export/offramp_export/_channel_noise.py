@@ -89,6 +89,11 @@ def _centred(logits: Tensor) -> Tensor:
     return logits - logits.mean(1, keepdim=True)
 
 
+def _flat(value: Tensor) -> Tensor:
+    """With all places of a channel in one dimension: ``(images, channels, places)``."""
+    return value.flatten(2) if value.ndim > 2 else value.unsqueeze(2)  # noqa: PLR2004
+
+
 @final
 class _Run(fx.Interpreter):
     """Keeps the activations that are rounded, and sums what their gradients say."""
@@ -112,7 +117,7 @@ class _Run(fx.Interpreter):
             for node in program.graph.nodes
             if node.op == "placeholder"
         ]
-        self._names = {name for name, classes in ties.rounded.items() if classes.any()}
+        self._names = set(ties.rounded)
         self._kept: dict[str, Tensor] = {}
         self._seen: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._names}
         self._sums: dict[str, Tensor] = {}
@@ -125,15 +130,12 @@ class _Run(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         packet = str(getattr(n.target, "overloadpacket", ""))
         if n.op == "call_function" and packet.endswith("_") and isinstance(n.args[0], fx.Node):
-            # Gradients may need what would be overwritten; later readers see the result all the
-            # same.
+            # Gradients may need what would be overwritten; later readers see the result anyway.
             self.env[n.args[0]] = self.env[n.args[0]].clone()
-            result = super().run_node(n)
-        else:
-            result = super().run_node(n)
+        result = super().run_node(n)
         if n.name in self._names:
             self._kept[n.name] = result
-            low, high = result.detach().flatten(2).aminmax(dim=2) if result.ndim > 2 else (result.detach(),) * 2
+            low, high = _flat(result.detach()).aminmax(dim=2)
             self._seen[n.name].append(torch.cat([low, high]).numpy().copy())
         return result
 
@@ -150,9 +152,9 @@ class _Run(fx.Interpreter):
                 continue
             squared = gradient.double().square()
             if name in kept:
-                found = (squared * (value.detach() != 0)).flatten(2).sum((0, 2)) if value.ndim > 2 else (squared * (value.detach() != 0)).sum(0)
+                found = _flat(squared * (value.detach() != 0)).sum((0, 2))
             else:
-                found = squared.flatten(2).sum(2) if squared.ndim > 2 else squared
+                found = _flat(squared).sum(2)
             self._sums[name] = self._sums.get(name, torch.zeros(())) + found
 
     def result(self, images: int) -> ChannelNoise:
@@ -162,7 +164,7 @@ class _Run(fx.Interpreter):
         }
         means = {name: (total / images).numpy() for name, total in self._sums.items()}
         largest = {
-            key: (weight.detach().abs().flatten(2).amax(2) if weight.ndim > 2 else weight.detach().abs()).double().numpy()
+            key: _flat(weight.detach().abs()).amax(2).double().numpy()
             for key, weight in self._weights.items()
         }
         return ChannelNoise(

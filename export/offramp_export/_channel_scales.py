@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ __all__ = ["choose_scales"]
 _STEPS = 200
 _RATE = 0.05  # of the logarithms of the scales
 _LARGEST = 16.0
+_WORTH = 0.9  # of the variance: what may be left of it for the scales to be kept
 _ACTIVATION_STEPS, _WEIGHT_STEPS = 255, 127
 
 
@@ -31,52 +32,59 @@ def choose_scales(ties: ChannelTies, noise: ChannelNoise) -> NDArray[np.float32]
     A rounding to steps of size q has the variance q² / 12. In a channel of scale s the step of an
     activation is that of its tensor divided by s; the step of a weight that reads it is that of its
     output channel times s. Both are known for given scales, so the variance of the logits is too,
-    and it is lowered along its gradient.
+    and it is lowered along its gradient. Where that gains little all scales are one: which way
+    each number is rounded changes with them, and that is as likely to do harm.
     """
-    layers = [layer for layer in ties.layers if layer.kind == "spread"]
-    numbers = [*ties.rounded.values()]
-    for layer in ties.layers:
-        numbers += [layer.read, layer.made]
-    logarithms = torch.zeros(1 + max(int(each.max()) for each in numbers), dtype=torch.float64)
-    logarithms.requires_grad_(True)
-    activations = [
-        (torch.from_numpy(ties.rounded[name]), *map(torch.from_numpy, (noise.bounds[name], share)))
-        for name, share in noise.activations.items()
-    ]
-    weights = [
-        (torch.from_numpy(layer.read), *map(torch.from_numpy, (noise.largest[layer.weight], noise.weights[layer.weight])))
-        for layer in layers
-        if layer.weight in noise.weights and layer.read.any()
-    ]
-    if not activations:
-        return np.ones(len(logarithms), np.float32)
+    roundings = _Roundings(ties, noise)
+    logarithms = torch.zeros(roundings.classes, dtype=torch.float64, requires_grad=True)
+    before = float(roundings.variance(logarithms.exp()))
     optimizer = torch.optim.Adam([logarithms], _RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
-    for _ in range(_STEPS):
-        scales = logarithms.exp()
-        variance = torch.stack(
-            [
-                *(_of_activation(scales[places], bounds, share) for places, bounds, share in activations),
-                *(_of_weight(scales[places], largest, share) for places, largest, share in weights),
-            ]
-        ).sum()
+    bound = math.log(_LARGEST)
+    for _ in range(_STEPS if before > 0 else 0):
         optimizer.zero_grad()
-        variance.clamp_min(1e-30).log().backward()  # type: ignore[no-untyped-call]
+        roundings.variance(logarithms.exp()).log().backward()  # type: ignore[no-untyped-call]
+        assert logarithms.grad is not None
         logarithms.grad[FIXED] = 0
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            logarithms.clamp_(-math.log(_LARGEST), math.log(_LARGEST))
-    return logarithms.detach().exp().float().numpy()
+            logarithms.clamp_(-bound, bound)
+    scales = logarithms.detach().exp()
+    # What is not a number fails this too.
+    gains = float(roundings.variance(scales)) < _WORTH * before
+    return (scales if gains else torch.ones_like(scales)).float().numpy()
 
 
-def _of_activation(scales: Tensor, bounds: Tensor, share: Tensor) -> Tensor:
-    low, high = bounds * scales
-    step = (high.amax() - low.amin()) / _ACTIVATION_STEPS
-    return (share / scales.square()).sum() * step.square() / 12
+@final
+class _Roundings:
+    """The roundings of a stage, as a function of the scales of its channels."""
 
+    def __init__(self, ties: ChannelTies, noise: ChannelNoise) -> None:
+        known = [*ties.rounded.values()]
+        for layer in ties.layers:
+            known += [layer.read, layer.made]
+        self.classes = 1 + max(int(each.max()) for each in known)
+        self._activations = [
+            tuple(map(torch.from_numpy, (ties.rounded[name], noise.bounds[name], share)))
+            for name, share in noise.activations.items()
+        ]
+        self._weights = [
+            tuple(map(torch.from_numpy, (layer.read, noise.largest[layer.weight], share)))
+            for layer in ties.layers
+            if (share := noise.weights.get(layer.weight)) is not None
+        ]
 
-def _of_weight(scales: Tensor, largest: Tensor, share: Tensor) -> Tensor:
-    """``largest`` and ``share`` are ``(outputs, inputs)``."""
-    step = (largest / scales).amax(1) / _WEIGHT_STEPS
-    return ((share * scales.square()).sum(1) * step.square()).sum() / 12
+    def variance(self, scales: Tensor) -> Tensor:
+        """Of the logits of all exits together, as a share of what they vary."""
+        total = torch.zeros((), dtype=torch.float64)
+        for classes, bounds, share in self._activations:
+            each = scales[classes]
+            low, high = bounds * each
+            step = (high.amax() - low.amin()) / _ACTIVATION_STEPS
+            total = total + (share / each.square()).sum() * step.square() / 12
+        for classes, largest, share in self._weights:
+            each = scales[classes]
+            steps = (largest / each).amax(1) / _WEIGHT_STEPS
+            total = total + ((share * each.square()).sum(1) * steps.square()).sum() / 12
+        return total

@@ -20,6 +20,7 @@ import torch
 
 from offramp.errors import ExportError, ShapeError
 from offramp_export._edges import run_stages
+from offramp_export._equalization import equalize
 from offramp_export._fake_quantization import measure_ranges, quantized_run
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def fine_tune(
             f"fine-tuning was given {len(images)} images, expected at least one batch of "
             f"{options.batch_size}; pass more images or a smaller batch_size"
         )
-    student = _prepare(stages)
+    student = _prepare(equalize(stages, images))
     wanted = [_centred(logits) for logits in _answers(student, images, options.batch_size)]
     spreads = [float(logits.square().mean().clamp_min(1e-12)) for logits in wanted]
     parameters = [parameter for stage in student for parameter in stage.parameters()]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from offramp.bundle import ProgramStage, TensorEntry
 from offramp.errors import ConversionError, ExportError
 from offramp_export._edges import export_stage
+from offramp_export._equalization import equalize
 from offramp_export._first_line import first_line
 from offramp_export._preprocess import quantizable_preprocess
 from offramp_export._quiet import quiet
@@ -97,6 +98,8 @@ class ExecuTorch(Target):
             )
 
             if self.precision == "int8":
+                images = choose_calibration_images("executorch/int8", calibration_images)
+                stages = equalize(stages, images)
                 stages = [quantizable_preprocess(stages[0]), *stages[1:]]
             exported = {
                 f"stage_{index}": export_stage(
@@ -108,7 +111,6 @@ class ExecuTorch(Target):
                 fix_windows(program)
             packages = ["executorch", "torch"]
             if self.precision == "int8":
-                images = choose_calibration_images("executorch/int8", calibration_images)
                 exported = quantize_programs(exported, images)
                 packages.append("torchao")
             edges = tuple(_edges(program) for program in exported.values())

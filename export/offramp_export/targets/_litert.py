@@ -11,6 +11,7 @@ import torch
 
 from offramp.errors import ExportError
 from offramp_export._edges import channel_last, run_stages
+from offramp_export._equalization import equalize
 from offramp_export._litert.affine import normalize_by_convolution
 from offramp_export._litert.channel_last import ChannelLast
 from offramp_export._litert.compress import compress_weights
@@ -127,6 +128,8 @@ class LiteRT(Target):
         static = not STATIC.keys().isdisjoint(precisions)
         if static:
             chosen = choose_calibration_images(self.name, calibration_images)
+        if "int8" in precisions:
+            stages = equalize(stages, chosen)
         if precisions[0] in STATIC:
             stages = [quantizable_preprocess(stages[0]), *stages[1:]]
         signatures = {}
