@@ -14,14 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from offramp_export._edges import run_stages
 from offramp_export._usual_bounds import usual_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from torch import nn
 
     from offramp_export._channel_ties import ChannelTies
 
@@ -51,38 +49,41 @@ class ChannelNoise:
 
 
 def measure_noise(
-    stages: Sequence[nn.Module],
-    programs: Sequence[torch.export.ExportedProgram | None],
-    ties: Sequence[ChannelTies | None],
-    images: Tensor,
-) -> list[ChannelNoise | None]:
+    programs: Sequence[torch.export.ExportedProgram], ties: Sequence[ChannelTies], images: Tensor
+) -> list[ChannelNoise]:
     """Run and differentiate all stages, one image at a time.
 
     Args:
-        stages: In evaluation mode.
-        programs: Of the stages, batch 1; ``None`` for one without.
+        programs: Of the stages, batch 1.
         ties: Of the programs.
         images: ``(images, height, width, 3)`` float32, 0 to 255.
     """
     generator = torch.Generator().manual_seed(0)
-    exact = [[outputs[0] for outputs in run_stages(stages, image[None])] for image in images]
-    spreads = [float(_centred(torch.cat(each)).std(correction=0)) for each in zip(*exact, strict=True)]
-    runs = [
-        None if program is None or tie is None else _Run(program, tie)
-        for program, tie in zip(programs, ties, strict=True)
-    ]
+    runs = [_Run(program, tie) for program, tie in zip(programs, ties, strict=True)]
+    with torch.no_grad():
+        exact = [_answers(runs, image[None]) for image in images]
+    spreads = [_centred(torch.cat(each)).std(correction=0) for each in zip(*exact, strict=True)]
+    for run in runs:
+        run.forget()
     for image in images:
-        carry: tuple[Tensor, ...] = (image[None],)
         total = torch.zeros(())
-        for stage, run, spread in zip(stages, runs, spreads, strict=True):
-            logits, *carried = stage(*carry) if run is None else run.answer(carry)
+        for logits, spread in zip(_answers(runs, image[None]), spreads, strict=True):
             chosen = torch.randn(logits.shape, generator=generator)
-            total = total + (_centred(logits) * chosen).sum() / max(spread, 1e-12)
-            carry = tuple(carried)
+            total = total + (_centred(logits) * chosen).sum() / spread.clamp_min(1e-12)
         for run in runs:
-            if run is not None:
-                run.differentiate(total)
-    return [None if run is None else run.result(len(images)) for run in runs]
+            run.differentiate(total)
+    return [run.result(len(images)) for run in runs]
+
+
+def _answers(runs: Sequence[_Run], image: Tensor) -> list[Tensor]:
+    """The logits of every exit."""
+    answers = []
+    carry: tuple[Tensor, ...] = (image,)
+    for run in runs:
+        logits, *carried = run.answer(carry)
+        answers.append(logits)
+        carry = tuple(carried)
+    return answers
 
 
 def _centred(logits: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ def _centred(logits: Tensor) -> Tensor:
 
 def _flat(value: Tensor) -> Tensor:
     """With all places of a channel in one dimension: ``(images, channels, places)``."""
-    return value.flatten(2) if value.ndim > 2 else value.unsqueeze(2)  # noqa: PLR2004
+    return value.flatten(2) if value.ndim > 2 else value.unsqueeze(2)
 
 
 @final
@@ -138,6 +139,10 @@ class _Run(fx.Interpreter):
             low, high = _flat(result.detach()).aminmax(dim=2)
             self._seen[n.name].append(torch.cat([low, high]).numpy().copy())
         return result
+
+    def forget(self) -> None:
+        """Bounds seen until now."""
+        self._seen = {name: [] for name in self._names}
 
     def differentiate(self, total: Tensor) -> None:
         kept = {name: value for name, value in self._kept.items() if value.requires_grad}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from offramp_export._channel_ties import FIXED
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from offramp_export._channel_noise import ChannelNoise

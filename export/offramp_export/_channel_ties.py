@@ -7,7 +7,6 @@ on, ties it to another channel's, or fixes it at one.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -35,8 +34,7 @@ _PRODUCTS = {"mul", "mul_"}
 _RESHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze"}
 _FUSED = {"relu", "relu_", "hardtanh", "hardtanh_", "relu6"}
 _MAP_RANK, _VECTOR_RANK = 4, 2
-
-Classes = "NDArray[np.int64]"
+_OPERANDS = 2
 
 
 @final
@@ -148,10 +146,11 @@ class _Reader:
             return self._layer(node, name, values)
         if name == "cat":
             sources = [self.classes.get(source) for source in values["tensors"]]
-            if values["dim"] not in (1, 1 - len(node.meta["val"].shape)):
-                return None
-            return np.concatenate(sources) if all(s is not None for s in sources) else None  # type: ignore[arg-type]
-        source = self.classes.get(values.get("self", values.get("input")))  # type: ignore[arg-type]
+            known = [source for source in sources if source is not None]
+            along_channels = values["dim"] in (1, 1 - node.meta["val"].ndim)
+            return np.concatenate(known) if along_channels and len(known) == len(sources) else None
+        first = values.get("self", values.get("input"))
+        source = self.classes.get(first) if isinstance(first, fx.Node) else None
         channels = _channels(node)
         if source is None or channels is None:
             return None
@@ -163,8 +162,10 @@ class _Reader:
             before = node.all_input_nodes[0].meta["val"].shape
             return _reshaped(source, before, node.meta["val"].shape)
         if name in _SUMS | _PRODUCTS:
-            other = self.classes.get(values["other"]) if isinstance(values["other"], fx.Node) else None
-            if other is None or len(node.all_input_nodes) != 2:
+            second = values["other"]
+            other = self.classes.get(second) if isinstance(second, fx.Node) else None
+            ranks = {each.meta["val"].ndim for each in (node, *node.all_input_nodes)}
+            if other is None or len(node.all_input_nodes) != _OPERANDS or len(ranks) > 1:
                 return None
             return self._joined(name, source, other, channels)
         return None
@@ -177,14 +178,13 @@ class _Reader:
                 return None
             self._tie(one, other)
             return one
-        for value, factor in ((one, other), (other, one)):
+        # What is multiplied in place keeps its own scale.
+        for value, factor in ((one, other), (other, one))[: 1 if name == "mul_" else 2]:
             if len(value) == channels and not self._roots(factor).any():
                 return value
         return None
 
-    def _layer(
-        self, node: fx.Node, name: str, values: dict[str, Any]
-    ) -> NDArray[np.int64] | None:
+    def _layer(self, node: fx.Node, name: str, values: dict[str, Any]) -> NDArray[np.int64] | None:
         read = self.classes.get(values["input"])
         channels = _channels(node)
         weight, bias, mean = (
@@ -206,7 +206,7 @@ class _Reader:
                 return None
         if not all(self.may_change(key) for key in (weight, bias, mean) if key is not None):
             return None
-        if len(read) != (channels if kind == "batch_norm" else _inputs(node, name)):
+        if name == "linear" and values["input"].meta["val"].ndim != _VECTOR_RANK:
             return None
         first = len(self.parents)
         self.parents.extend(range(first, first + channels))
@@ -261,11 +261,6 @@ def _channels(node: fx.Node) -> int | None:
     if value.ndim not in (_VECTOR_RANK, _MAP_RANK) or value.shape[0] != 1:
         return None
     return int(value.shape[1])
-
-
-def _inputs(node: fx.Node, name: str) -> int:
-    shape = node.all_input_nodes[0].meta["val"].shape
-    return int(shape[1])
 
 
 def _pads_maps(values: dict[str, Any]) -> bool:

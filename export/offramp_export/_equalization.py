@@ -35,7 +35,7 @@ _MOST_IMAGES = 100
 def equalize(stages: Sequence[nn.Module], images: NDArray[np.uint8]) -> tuple[nn.Module, ...]:
     """Copies of the stages that answer alike in float32, and more exactly in static int8.
 
-    A stage that ``torch.export`` refuses is copied as it is.
+    If ``torch.export`` refuses a stage, all are copied as they are.
 
     Args:
         stages: As ``export`` takes them; they are left alone.
@@ -48,51 +48,42 @@ def equalize(stages: Sequence[nn.Module], images: NDArray[np.uint8]) -> tuple[nn
     places = np.linspace(0, len(images) - 1, min(len(images), _MOST_IMAGES)).round()
     chosen = torch.from_numpy(images[places.astype(np.int64)].astype(np.float32))
     programs = _export(copies, chosen[:1])
-    uses = _count_uses(copies, programs)
-    ties: list[ChannelTies | None] = []
-    for stage, program in zip(copies, programs, strict=True):
-        tensors = _tensors(stage)
-        ties.append(
-            None
-            if program is None
-            else read_ties(program, lambda key, of=tensors: uses[_storage(of[key])] == 1)  # type: ignore[misc]
-        )
-    if not any(found is not None and found.rounded for found in ties):
+    if programs is None:
         return copies
-    noise = measure_noise(copies, programs, ties, chosen)
+    uses = _count_uses(copies, programs)
+    ties = []
+    for stage, program in zip(copies, programs, strict=True):
+        free = {key for key, tensor in _tensors(stage).items() if uses[_storage(tensor)] == 1}
+        ties.append(read_ties(program, free.__contains__))
+    noise = measure_noise(programs, ties, chosen)
     for stage, found, measured in zip(copies, ties, noise, strict=True):
-        if found is not None and measured is not None:
-            _apply(_tensors(stage), found, choose_scales(found, measured))
+        _apply(_tensors(stage), found, choose_scales(found, measured))
     return copies
 
 
 def _export(
     stages: Sequence[nn.Module], image: Tensor
-) -> list[torch.export.ExportedProgram | None]:
-    programs: list[torch.export.ExportedProgram | None] = []
+) -> list[torch.export.ExportedProgram] | None:
+    programs = []
     carry: tuple[Tensor, ...] = (image,)
     for stage, outputs in zip(stages, run_stages(stages, image), strict=True):
         try:
             with torch.no_grad():
-                programs.append(torch.export.export(stage, tuple(v.clone() for v in carry)))
+                programs.append(torch.export.export(stage, tuple(map(torch.zeros_like, carry))))
         except Exception:
             # Whether that is an error is for the target to say.
-            programs.append(None)
+            return None
         carry = outputs[1:]
     return programs
 
 
 def _count_uses(
-    stages: Sequence[nn.Module], programs: Sequence[torch.export.ExportedProgram | None]
+    stages: Sequence[nn.Module], programs: Sequence[torch.export.ExportedProgram]
 ) -> Counter[int]:
     """How many nodes of all stages read a parameter or buffer, by where its values lie."""
     uses: Counter[int] = Counter()
     for stage, program in zip(stages, programs, strict=True):
         tensors = _tensors(stage)
-        if program is None:
-            uses.update(map(_storage, tensors.values()))
-            uses.update(map(_storage, tensors.values()))
-            continue
         signature = program.graph_signature
         keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         for node in program.graph.nodes:
