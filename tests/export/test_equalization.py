@@ -141,7 +141,21 @@ def _made(name: str) -> tuple[nn.Module, ...]:
                     nn.init.uniform_(module.running_var, 0.5, 1.5)
                     nn.init.uniform_(module.weight, 0.5, 1.5)
                     nn.init.uniform_(module.bias, -0.2, 0.2)
+        _shrink_readers(name, stages[0])
     return prepare_stages(stages)
+
+
+@torch.no_grad()
+def _shrink_readers(name: str, stage: nn.Module) -> None:
+    """What reads the large channel gives it no more weight than the others."""
+    assert name == "contract" or isinstance(stage, _Network)
+    if name == "grid":
+        stage.get_parameter("exit.weight")[:, :16] /= _SPREAD
+    elif name == "depthwise":
+        stage.get_parameter("body.0.weight")[:2] /= _SPREAD
+    elif name == "residual":
+        stage.get_parameter("body.one.weight")[:, 0] /= _SPREAD
+        stage.get_parameter("exit.weight")[:, 0] /= _SPREAD
 
 
 def _changed(before: Sequence[nn.Module], after: Sequence[nn.Module]) -> set[str]:
@@ -167,7 +181,7 @@ def _changed(before: Sequence[nn.Module], after: Sequence[nn.Module]) -> set[str
 def test_float_answers_stay(name: str, changed: set[str]) -> None:
     stages = _made(name)
     before = [{key: value.clone() for key, value in stage.state_dict().items()} for stage in stages]
-    made = equalize(stages, contract_images(40))
+    made = equalize(stages, contract_images(12))
     for stage, kept in zip(stages, before, strict=True):
         assert all(torch.equal(value, kept[key]) for key, value in stage.state_dict().items())
     assert changed <= _changed(stages, made)
@@ -177,7 +191,7 @@ def test_float_answers_stay(name: str, changed: set[str]) -> None:
 @pytest.mark.parametrize("name", ["relu6", "shared", "carry"])
 def test_what_cannot_be_undone_is_left_alone(name: str) -> None:
     stages = _made(name)
-    made = equalize(stages, contract_images(40))
+    made = equalize(stages, contract_images(12))
     assert not {"stem.weight", "stem.bias", "body.layer.weight"} & _changed(stages, made)
     _assert_alike(stages, made)
 
@@ -220,7 +234,7 @@ def test_channels_of_a_sum_have_one_scale() -> None:
 @pytest.mark.parametrize("name", ["residual", "dense", "grid", "depthwise"])
 def test_rounding_moves_the_logits_less(name: str) -> None:
     stages = _made(name)
-    images = contract_images(100)
+    images = contract_images(50)
     shown = torch.from_numpy(contract_images(100, 3).astype(np.float32))
     exact = run_stages(stages, shown)[0][0]
     noise = []
@@ -234,7 +248,7 @@ def test_rounding_moves_the_logits_less(name: str) -> None:
 @pytest.mark.parametrize("target", [LiteRT("int8"), ExecuTorch("int8")], ids=["litert", "et"])
 def test_real_programs_answer_as_the_evened_network_would(target: LiteRT | ExecuTorch) -> None:
     stages = _made("grid")
-    images, shown = contract_images(100), contract_images(40, 3)
+    images, shown = contract_images(40), contract_images(40, 3)
     batch = torch.from_numpy(shown.astype(np.float32))
     exact = run_stages(stages, batch)[0][0].numpy()
     with torch.no_grad():
