@@ -37,7 +37,7 @@ def choose_scales(ties: ChannelTies, noise: ChannelNoise) -> NDArray[np.float32]
     """
     roundings = _Roundings(ties, noise)
     logarithms = torch.zeros(roundings.classes, dtype=torch.float64, requires_grad=True)
-    before = float(roundings.variance(logarithms.exp()))
+    before = float(roundings.variance(torch.ones_like(logarithms.detach())))
     optimizer = torch.optim.Adam([logarithms], _RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
     bound = math.log(_LARGEST)

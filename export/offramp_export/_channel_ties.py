@@ -274,7 +274,7 @@ def _pads_maps(values: dict[str, Any]) -> bool:
 
 def _is_over_places(node: fx.Node, values: dict[str, Any]) -> bool:
     value = node.all_input_nodes[0].meta["val"]
-    dims = values.get("dim")
+    dims = values.get("dim") or ()
     return (
         value.ndim == _MAP_RANK and bool(dims) and sorted(dim % _MAP_RANK for dim in dims) == [2, 3]
     )
