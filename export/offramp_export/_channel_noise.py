@@ -7,6 +7,7 @@ that for all exits and classes at once.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -122,6 +123,7 @@ class _Run(fx.Interpreter):
         self._kept: dict[str, Tensor] = {}
         self._seen: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._names}
         self._sums: dict[str, Tensor] = {}
+        self._positions: dict[str, int] = {}
 
     def answer(self, carry: Sequence[Tensor]) -> Any:
         given = iter(carry)
@@ -136,6 +138,7 @@ class _Run(fx.Interpreter):
         result = super().run_node(n)
         if n.name in self._names:
             self._kept[n.name] = result
+            self._positions[n.name] = math.prod(result.shape[2:]) if result.ndim > 2 else 0
             low, high = _flat(result.detach()).aminmax(dim=2)
             self._seen[n.name].append(torch.cat([low, high]).numpy().copy())
         return result
@@ -164,7 +167,12 @@ class _Run(fx.Interpreter):
 
     def result(self, images: int) -> ChannelNoise:
         bounds = {
-            name: np.array([usual_bounds(*pair) for pair in np.stack(seen).transpose(2, 1, 0)]).T
+            name: np.array(
+                [
+                    usual_bounds(*pair, positions=self._positions[name])
+                    for pair in np.stack(seen).transpose(2, 1, 0)
+                ]
+            ).T
             for name, seen in self._seen.items()
         }
         means = {name: (total / images).numpy() for name, total in self._sums.items()}

@@ -22,7 +22,7 @@ __all__ = ["choose_scales"]
 _STEPS = 200
 _RATE = 0.05  # of the logarithms of the scales
 _LARGEST = 16.0
-_WORTH = 0.9  # of the variance: what may be left of it for the scales to be kept
+_WORTH = 0.75  # of the variance: what may be left of it for the scales to be kept
 _ACTIVATION_STEPS, _WEIGHT_STEPS = 255, 127
 
 

@@ -7,6 +7,7 @@ normalisation, an activation function) is thereby fused with the first one, as i
 
 from __future__ import annotations
 
+import math
 from itertools import count
 from typing import TYPE_CHECKING, Any, final
 
@@ -74,17 +75,22 @@ def measure_ranges(
         batch_size: Images at a time.
     """
     seen: dict[Place, list[NDArray[np.float32]]] = {}
+    positions: dict[Place, int] = {}
 
     def observe(place: Place, value: Tensor) -> Tensor:
         bounds = torch.stack(value.flatten(1).aminmax(dim=1))
         seen.setdefault(place, []).append(bounds.numpy())
+        positions[place] = math.prod(value.shape[2:]) if value.ndim > 2 else 0
         return value
 
     with torch.no_grad():
         for start in range(0, len(images), batch_size):
             batch = torch.from_numpy(images[start : start + batch_size].astype(np.float32))
             _run(stages, batch, observe, weights=False)
-    return {place: usual_bounds(*np.concatenate(bounds, 1)) for place, bounds in seen.items()}
+    return {
+        place: usual_bounds(*np.concatenate(bounds, 1), positions=positions[place])
+        for place, bounds in seen.items()
+    }
 
 
 def _run(

@@ -15,7 +15,7 @@ _SHARE = 0.99
 
 
 def usual_bounds(
-    smallest: NDArray[np.floating], largest: NDArray[np.floating]
+    smallest: NDArray[np.floating], largest: NDArray[np.floating], *, positions: int
 ) -> tuple[float, float]:
     """A range that holds zero and all of the activation, but for the oddest of a hundred images.
 
@@ -25,7 +25,11 @@ def usual_bounds(
     Args:
         smallest: ``(images,)`` The smallest value in each calibration image.
         largest: ``(images,)`` The largest. Of fewer than a hundred images none is left out.
+        positions: Of the map. Where there is one, as in a squeeze-excite block, a value that is cut
+            off is the weight of a whole channel, so nothing is.
     """
+    if positions == 1:
+        smallest, largest = smallest.min(keepdims=True), largest.max(keepdims=True)
     # What is not a number stays that, so that divergence shows.
     low = np.quantile(smallest, 1 - _SHARE, method="lower")
     high = np.quantile(largest, _SHARE, method="higher")

@@ -134,10 +134,11 @@ def _close(answers: np.ndarray[tuple[int, ...], np.dtype[np.float32]], stages: o
 
 def test_the_oddest_image_of_a_hundred_is_left_out() -> None:
     largest = np.r_[np.linspace(1, 2, 199), 50.0]
-    assert usual_bounds(np.zeros(200), largest) == (0.0, 2.0)
-    assert usual_bounds(-largest, np.full(200, -1.0)) == (-2.0, 0.0)
-    assert usual_bounds(np.zeros(40), largest[-40:]) == (0.0, 50.0)
+    assert usual_bounds(np.zeros(200), largest, positions=64) == (0.0, 2.0)
+    assert usual_bounds(-largest, np.full(200, -1.0), positions=0) == (-2.0, 0.0)
+    assert usual_bounds(np.zeros(40), largest[-40:], positions=64) == (0.0, 50.0)
+    assert usual_bounds(np.zeros(200), largest, positions=1) == (0.0, 50.0)
 
 
 def test_what_is_not_a_number_stays_that() -> None:
-    assert np.isnan(usual_bounds(np.zeros(300), np.r_[np.zeros(299), np.nan])[1])
+    assert np.isnan(usual_bounds(np.zeros(300), np.r_[np.zeros(299), np.nan], positions=4)[1])

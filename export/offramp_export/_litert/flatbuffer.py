@@ -34,6 +34,7 @@ __all__ = [
     "mend",
     "read_model",
     "read_stages",
+    "tensor_positions",
     "write_model",
 ]
 
@@ -101,6 +102,19 @@ def follow_edges(signature: Any, graph: Any) -> None:
     ):
         for entry, tensor in zip(entries, tensors, strict=True):
             entry.tensorIndex = int(tensor)
+
+
+def tensor_positions(data: bytes) -> dict[str, int]:
+    """How many positions the map of each tensor has, by name; 0 where it is none."""
+    return {
+        tensor.name.decode(): int(tensor.shape[1] * tensor.shape[2]) if _is_map(tensor) else 0
+        for graph in read_model(data).subgraphs
+        for tensor in graph.tensors
+    }
+
+
+def _is_map(tensor: Any) -> bool:
+    return tensor.shape is not None and len(tensor.shape) == 4
 
 
 def read_stages(data: bytes, names: Sequence[str]) -> tuple[ProgramStage, ...]:

@@ -21,6 +21,7 @@ from offramp_export._litert.flatbuffer import (
     join_carries,
     keep_outputs,
     read_stages,
+    tensor_positions,
 )
 from offramp_export._litert.precision import STATIC, edge_dtype
 from offramp_export._litert.recipe import make_recipe, scopes
@@ -119,6 +120,7 @@ def _calibrate(
 
         manager = RecipeManager()
         manager.load_quantization_recipe(recipe)
+        positions = tensor_positions(program)
         run = calibrator.Calibrator(program, num_threads=1, qsv_update_func=_append)
         run.calibrate(
             {
@@ -131,7 +133,7 @@ def _calibrate(
             manager,
         )
         seen: dict[str, dict[str, Any]] = run.get_model_qsvs()
-    return {tensor: _bounds(found) for tensor, found in seen.items()}
+    return {tensor: _bounds(found, positions[tensor]) for tensor, found in seen.items()}
 
 
 def _append(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +141,8 @@ def _append(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     return {key: np.append(known[key], found[key]) for key in ("min", "max")}
 
 
-def _bounds(found: dict[str, Any]) -> dict[str, Any]:
-    bounds = usual_bounds(found["min"].reshape(-1), found["max"].reshape(-1))
+def _bounds(found: dict[str, Any], positions: int) -> dict[str, Any]:
+    bounds = usual_bounds(found["min"].reshape(-1), found["max"].reshape(-1), positions=positions)
     return {
         key: np.full((1, 1, 1, 1), bound) for key, bound in zip(("min", "max"), bounds, strict=True)
     }

@@ -7,6 +7,7 @@ coremltools' own graph passes put the pairs of ``quantize`` and ``dequantize`` i
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,14 +65,22 @@ def _measure(model: Any, samples: Iterable[Sequence[Tensor]]) -> dict[str, dict[
     """The usual bounds of every tensor over the samples."""
     program = SavedProgram(model)
     seen: dict[str, list[tuple[float, float]]] = {}
+    positions: dict[str, int] = {}
 
     def observe(name: str, value: Tensor) -> None:
         seen.setdefault(name, []).append((float(value.min()), float(value.max())))
+        positions[name] = math.prod(value.shape[2:]) if value.ndim == 4 else 0
 
     for sample in samples:
         program.run("main", sample, observe=observe)
     ranges = {
-        name: dict(zip(("rmin", "rmax"), usual_bounds(*np.array(found).T), strict=True))
+        name: dict(
+            zip(
+                ("rmin", "rmax"),
+                usual_bounds(*np.array(found).T, positions=positions[name]),
+                strict=True,
+            )
+        )
         for name, found in seen.items()
     }
     _share_within_joins(program, ranges)
