@@ -22,18 +22,17 @@ __all__ = ["choose_scales"]
 _STEPS = 200
 _RATE = 0.05  # of the logarithms of the scales
 _LARGEST = 16.0
-_WORTH = 0.75  # of the variance: what may be left of it for the scales to be kept
 _ACTIVATION_STEPS, _WEIGHT_STEPS = 255, 127
 
 
-def choose_scales(ties: ChannelTies, noise: ChannelNoise) -> NDArray[np.float32]:
+def choose_scales(ties: ChannelTies, noise: ChannelNoise, least_gain: float) -> NDArray[np.float32]:
     """Scales of all classes of channels, ``(classes,)`` float32.
 
     A rounding to steps of size q has the variance q² / 12. In a channel of scale s the step of an
     activation is that of its tensor divided by s; the step of a weight that reads it is that of its
     output channel times s. Both are known for given scales, so the variance of the logits is too,
-    and it is lowered along its gradient. Where that gains little all scales are one: which way
-    each number is rounded changes with them, and that is as likely to do harm.
+    and it is lowered along its gradient. Where that gains less than a share of it all scales are
+    one: which way each number is rounded changes with them, and that is as likely to do harm.
     """
     roundings = _Roundings(ties, noise)
     logarithms = torch.zeros(roundings.classes, dtype=torch.float64, requires_grad=True)
@@ -52,7 +51,7 @@ def choose_scales(ties: ChannelTies, noise: ChannelNoise) -> NDArray[np.float32]
             logarithms.clamp_(-bound, bound)
     scales = logarithms.detach().exp()
     # What is not a number fails this too.
-    gains = float(roundings.variance(scales)) < _WORTH * before
+    gains = float(roundings.variance(scales)) < (1 - least_gain) * before
     return (scales if gains else torch.ones_like(scales)).float().numpy()
 
 

@@ -32,7 +32,9 @@ __all__ = ["equalize"]
 _MOST_IMAGES = 100
 
 
-def equalize(stages: Sequence[nn.Module], images: NDArray[np.uint8]) -> tuple[nn.Module, ...]:
+def equalize(
+    stages: Sequence[nn.Module], images: NDArray[np.uint8], *, least_gain: float = 0.25
+) -> tuple[nn.Module, ...]:
     """Copies of the stages that answer alike in float32, and more exactly in static int8.
 
     If ``torch.export`` refuses a stage, all are copied as they are.
@@ -40,6 +42,7 @@ def equalize(stages: Sequence[nn.Module], images: NDArray[np.uint8]) -> tuple[nn
     Args:
         stages: As ``export`` takes them; they are left alone.
         images: ``(images, height, width, 3)`` uint8, RGB, from the training data.
+        least_gain: Of the variance of rounding; a stage that promises less is left as it is.
 
     Returns:
         The stages, in evaluation mode, float32.
@@ -57,7 +60,7 @@ def equalize(stages: Sequence[nn.Module], images: NDArray[np.uint8]) -> tuple[nn
         ties.append(read_ties(program, free.__contains__))
     noise = measure_noise(programs, ties, chosen)
     for stage, found, measured in zip(copies, ties, noise, strict=True):
-        _apply(_tensors(stage), found, choose_scales(found, measured))
+        _apply(_tensors(stage), found, choose_scales(found, measured, least_gain))
     return copies
 
 

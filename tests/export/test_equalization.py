@@ -185,7 +185,7 @@ def _changed(before: Sequence[nn.Module], after: Sequence[nn.Module]) -> set[str
 def test_float_answers_stay(name: str, changed: set[str]) -> None:
     stages = _made(name)
     before = [{key: value.clone() for key, value in stage.state_dict().items()} for stage in stages]
-    made = equalize(stages, contract_images(12))
+    made = equalize(stages, contract_images(12), least_gain=0.05)
     for stage, kept in zip(stages, before, strict=True):
         assert all(torch.equal(value, kept[key]) for key, value in stage.state_dict().items())
     assert changed <= _changed(stages, made)
