@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from offramp_export._litert.flatbuffer import follow_edges, read_model, write_model
-from offramp_export._litert.tree import Tree, opcodes
+from offramp_export._litert.tree import opcodes, signature_trees
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from numpy.typing import NDArray
+
+    from offramp_export._litert.tree import Tree
 
 __all__ = ["normalize_by_convolution"]
 
@@ -36,10 +38,7 @@ def normalize_by_convolution(program: bytes, names: Collection[str]) -> bytes:
     model = read_model(program)
     name_of = opcodes(model)
     changed = False
-    for signature in model.signatureDefs:
-        if signature.signatureKey.decode() not in names:
-            continue
-        tree = Tree(model, model.subgraphs[signature.subgraphIndex])
+    for signature, tree in signature_trees(model, names):
         replaced = [
             _replace(tree, chain)
             for chain in [_chain(tree, name_of, each) for each in tree.graph.operators]

@@ -8,10 +8,11 @@ import numpy as np
 
 from offramp_export._exact_image import split_normalization
 from offramp_export._litert.flatbuffer import read_model, write_model
-from offramp_export._litert.tree import Tree, opcodes
+from offramp_export._litert.tree import opcodes, signature_trees
 
 if TYPE_CHECKING:
     from offramp_export._exact_image import ExactImage
+    from offramp_export._litert.tree import Tree
 
 __all__ = ["keep_image_exact"]
 
@@ -29,8 +30,7 @@ def keep_image_exact(program: bytes, name: str) -> tuple[bytes, dict[str, tuple[
     """
     model = read_model(program)
     name_of = opcodes(model)
-    signature = next(each for each in model.signatureDefs if each.signatureKey.decode() == name)
-    tree = Tree(model, model.subgraphs[signature.subgraphIndex])
+    ((_, tree),) = signature_trees(model, [name])
     path = _path(tree, name_of)
     if path is None:
         return program, {}

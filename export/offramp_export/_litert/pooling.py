@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offramp_export._litert.flatbuffer import read_model, write_model
-from offramp_export._litert.tree import Tree, opcodes
+from offramp_export._litert.tree import opcodes, signature_trees
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from offramp_export._litert.tree import Tree
 
 __all__ = ["average_by_convolution", "steps"]
 
@@ -34,10 +36,7 @@ def average_by_convolution(program: bytes, names: Collection[str]) -> bytes:
     model = read_model(program)
     name_of = opcodes(model)
     changed = False
-    for signature in model.signatureDefs:
-        if signature.signatureKey.decode() not in names:
-            continue
-        tree = Tree(model, model.subgraphs[signature.subgraphIndex])
+    for _, tree in signature_trees(model, names):
         for operator in list(tree.graph.operators):
             if name_of(operator) == "AVERAGE_POOL_2D" and _is_plain(tree, operator):
                 _replace(tree, operator)

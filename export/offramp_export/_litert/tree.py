@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Tree", "opcodes"]
+__all__ = ["Tree", "opcodes", "signature_trees"]
 
 
 def opcodes(model: Any) -> Callable[[Any], str]:
@@ -29,6 +29,13 @@ def opcodes(model: Any) -> Callable[[Any], str]:
         return names[number]
 
     return name_of
+
+
+def signature_trees(model: Any, names: Collection[str]) -> Iterator[tuple[Any, Tree]]:
+    """The signatures of those names, each with its graph to edit."""
+    for signature in model.signatureDefs:
+        if signature.signatureKey.decode() in names:
+            yield signature, Tree(model, model.subgraphs[signature.subgraphIndex])
 
 
 @final
