@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from offramp_export.targets import ConvertedProgram, Target
 
-__all__ = ["TargetCase", "TargetContract", "contract_images", "contract_stages"]
+__all__ = ["TargetCase", "TargetContract", "contract_images", "contract_stages", "unsettle"]
 
 _CLASSES = 5
 _SIDE = 16
@@ -39,6 +39,16 @@ def contract_images(count: int, seed: int = 0) -> NDArray[np.uint8]:
     return images
 
 
+def unsettle(norm: nn.BatchNorm2d) -> None:
+    """Leave a batch normalisation as training does, so that folding it in wrongly would show."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    nn.init.uniform_(norm.running_mean, -0.3, 0.3)
+    nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    nn.init.uniform_(norm.bias, -0.2, 0.2)
+
+
 def contract_stages(seed: int = 0) -> tuple[nn.Module, ...]:
     """Three stages that hand on everything a carry may hold.
 
@@ -51,13 +61,7 @@ def contract_stages(seed: int = 0) -> tuple[nn.Module, ...]:
         stages = nn.ModuleList([_First(), _Middle(), _Last()])
         for module in stages.modules():
             if isinstance(module, nn.BatchNorm2d):
-                # As training leaves them, so that folding them in wrongly would show.
-                assert module.running_mean is not None
-                assert module.running_var is not None
-                nn.init.uniform_(module.running_mean, -0.3, 0.3)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.uniform_(module.bias, -0.2, 0.2)
+                unsettle(module)
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1.5)
     return tuple(stages)

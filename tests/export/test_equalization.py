@@ -16,7 +16,7 @@ from offramp_export._edges import prepare_stages, run_stages
 from offramp_export._equalization import equalize
 from offramp_export._fake_quantization import measure_ranges, quantized_run
 from offramp_export.targets import ExecuTorch, LiteRT
-from offramp_export.testing import contract_images, contract_stages
+from offramp_export.testing import contract_images, contract_stages, unsettle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,12 +139,7 @@ def _made(name: str) -> tuple[nn.Module, ...]:
         for stage in stages:
             for module in stage.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    assert module.running_mean is not None
-                    assert module.running_var is not None
-                    nn.init.uniform_(module.running_mean, -0.3, 0.3)
-                    nn.init.uniform_(module.running_var, 0.5, 1.5)
-                    nn.init.uniform_(module.weight, 0.5, 1.5)
-                    nn.init.uniform_(module.bias, -0.2, 0.2)
+                    unsettle(module)
         _shrink_readers(name, stages[0])
     return prepare_stages(stages)
 

@@ -239,6 +239,16 @@ class _Averages(nn.Module):
         return (self.exit(self.grid(self.overlapping(x)).flatten(1)),)
 
 
+def _in_int8(stages: tuple[nn.Module, ...]) -> tuple[LiteRT, ConvertedProgram, Any, Any]:
+    """A target, its program of one stage, the graph, and what names an operator."""
+    target = LiteRT("int8")
+    program = target.convert(stages, [[(1, 16, 16, 3)]], contract_images(40))
+    (content,) = program.files.values()
+    model = read_model(content)
+    (graph,) = model.subgraphs
+    return target, program, graph, opcodes(model)
+
+
 def _largest_error(
     target: LiteRT, program: ConvertedProgram, stages: tuple[nn.Module, ...]
 ) -> float:
@@ -266,12 +276,7 @@ class _LargeWindows(nn.Module):
 def test_large_averages_are_made_in_steps() -> None:
     torch.manual_seed(0)
     stages = prepare_stages([_LargeWindows()])
-    target = LiteRT("int8")
-    program = target.convert(stages, [[(1, 16, 16, 3)]], contract_images(40))
-    (content,) = program.files.values()
-    model = read_model(content)
-    name_of = opcodes(model)
-    (graph,) = model.subgraphs
+    target, program, graph, name_of = _in_int8(stages)
     pooling = [o for o in graph.operators if name_of(o) == "DEPTHWISE_CONV_2D"]
     windows = [tuple(graph.tensors[int(o.inputs[1])].shape[1:3]) for o in pooling]
     assert windows == [(4, 4), (2, 2)]
@@ -309,12 +314,7 @@ def _normalizes_first() -> tuple[nn.Module, ...]:
 
 def test_a_normalisation_of_its_own_rounds_once() -> None:
     stages = _normalizes_first()
-    target = LiteRT("int8")
-    program = target.convert(stages, [[(1, 16, 16, 3)]], contract_images(40))
-    (content,) = program.files.values()
-    model = read_model(content)
-    name_of = opcodes(model)
-    (graph,) = model.subgraphs
+    target, program, graph, name_of = _in_int8(stages)
     names = [name_of(operator) for operator in graph.operators]
     assert not {"SUB", "ADD"} & set(names)
     assert names.count("MUL") <= 1  # the image's own, which is one product alone
@@ -343,12 +343,7 @@ def test_steps_of_an_average(height: int, width: int, expected: list[tuple[int, 
 def test_averages_have_a_scale_of_their_own() -> None:
     torch.manual_seed(0)
     stages = prepare_stages([_Averages()])
-    target = LiteRT("int8")
-    program = target.convert(stages, [[(1, 16, 16, 3)]], contract_images(40))
-    (content,) = program.files.values()
-    model = read_model(content)
-    name_of = opcodes(model)
-    (graph,) = model.subgraphs
+    target, program, graph, name_of = _in_int8(stages)
     found = {name_of(operator): operator for operator in graph.operators}
     # The one that overlaps is left.
     assert [name_of(o) for o in graph.operators].count("AVERAGE_POOL_2D") == 1
