@@ -61,6 +61,11 @@ def _path(tree: Tree, name_of: Any) -> list[Any] | None:
         found.append(reader)
         if name_of(reader) == "CONV_2D":
             break
+        if name_of(reader) == "PAD" and (tree.integers(int(reader.inputs[1])) or [1])[-2:] != [
+            0,
+            0,
+        ]:
+            return None  # it adds colours
         tensor = int(reader.outputs[0])
     first, reader = found[0], found[-1]
     _, *window, channels = tree.graph.tensors[int(first.inputs[1])].shape
