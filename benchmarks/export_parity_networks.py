@@ -133,14 +133,16 @@ class _SqueezeExcite(nn.Module):
         self.squeeze = nn.Conv2d(channels, channels // 4, 1)
         self.excite = nn.Conv2d(channels // 4, channels, 1)
         nn.init.normal_(self.excite.weight, std=0.01)
+        assert self.excite.bias is not None
         nn.init.zeros_(self.excite.bias)
         with torch.no_grad():
-            norm.weight *= 2
-            norm.bias *= 2
+            norm.weight.mul_(2)
+            norm.bias.mul_(2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)
-        return x * torch.sigmoid(self.excite(functional.relu(self.squeeze(self.pool(x)))))
+        weights: Tensor = self.excite(functional.relu(self.squeeze(self.pool(x))))
+        return x * torch.sigmoid(weights)
 
 
 @final

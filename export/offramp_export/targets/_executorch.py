@@ -26,6 +26,7 @@ from offramp_export.targets._executorch_footprint import read_footprint
 from offramp_export.targets._executorch_int8 import quantize_programs
 from offramp_export.targets._executorch_metadata import describe_program
 from offramp_export.targets._executorch_pooling import fix_windows
+from offramp_export.targets._executorch_subsample import without_strided_slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,16 +38,21 @@ if TYPE_CHECKING:
 
 __all__ = ["ExecuTorch"]
 
+_DTYPES: dict[torch.dtype, Literal["float32", "int8"]] = {
+    torch.float32: "float32",
+    torch.int8: "int8",
+}
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class ExecuTorch(Target):
-    """ExecuTorch on the CPU; carries are float32, channel-first as torch has them.
+    """ExecuTorch on the CPU; maps are channel-first, as torch has them.
 
     Attributes:
         precision: ``float32``; or ``int8``, static: weights, with a scale per output channel, and
-            activations, ranges measured on calibration images. The edges of its stages stay
-            float32.
+            activations, ranges measured on calibration images. Images and logits stay float32;
+            carries are int8 where a stage rounds what it hands on.
         kernels: ``xnnpack``; or ``portable``, which run anywhere, many times slower, and only in
             float32.
         delegated_share: Of the operators of each stage, what XNNPACK must take at least; converting
@@ -110,6 +116,10 @@ class ExecuTorch(Target):
             for program in exported.values():
                 fix_windows(program)
             packages = ["executorch", "torch"]
+            if self.precision == "float32" and self.kernels == "xnnpack":
+                exported = {
+                    name: without_strided_slices(program) for name, program in exported.items()
+                }
             if self.precision == "int8":
                 exported = quantize_programs(exported, images)
                 packages.append("torchao")
@@ -215,12 +225,14 @@ class _Dense(nn.Module):
 
 
 def _edges(program: Any) -> ProgramStage:
-    """Shapes as the exported program has them, in its own layout."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    """Shapes and types as the exported program has them."""
+    entries: dict[str, TensorEntry] = {}
     for node in program.graph.nodes:
         value = node.meta.get("val")
         if isinstance(value, Tensor):
-            shapes[node.name] = tuple(value.shape)
+            dtype = _DTYPES.get(value.dtype)
+            if dtype is not None:
+                entries[node.name] = TensorEntry(shape=tuple(value.shape), dtype=dtype)
             if node.name in program.graph_signature.user_outputs and not value.is_contiguous():
                 raise ExportError(
                     f"ExecuTorch: output {node.name} has strides {value.stride()}, expected a "
@@ -228,7 +240,7 @@ def _edges(program: Any) -> ProgramStage:
                 )
     signature = program.graph_signature
     inputs, outputs = (
-        tuple(TensorEntry(shape=shapes[name], dtype="float32") for name in names)
+        tuple(entries[name] for name in names)
         for names in (signature.user_inputs, signature.user_outputs)
     )
     return ProgramStage(inputs=inputs, outputs=outputs)

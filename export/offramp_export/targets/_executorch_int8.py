@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 from offramp.errors import ConversionError
 from offramp_export._first_line import first_line
 from offramp_export._require import require
+from offramp_export.targets._executorch_carry import hand_on_quantized
 from offramp_export.targets._executorch_image import keep_image_exact
+from offramp_export.targets._executorch_subsample import share_scales, subsample_by_convolution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,14 +30,15 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
     """Quantise the programs of a network's stages.
 
     A stage is calibrated on what the float stage before it hands on; weights have a scale per
-    output channel.
+    output channel. Carries cross as int8 where a stage rounds what it hands on.
 
     Args:
         programs: Name -> exported program of a stage, in the order of the stages.
         images: ``(images, height, width, 3)`` uint8.
 
     Returns:
-        The same names, each with an exported program whose edges are still float32.
+        The same names, each with an exported program that takes the image and gives the logits in
+        float32.
 
     Raises:
         ConversionError: The quantiser refused a stage.
@@ -50,29 +54,48 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
     carries: list[tuple[Tensor, ...]] = [
         (torch.from_numpy(image[None].astype(np.float32)),) for image in images
     ]
-    quantized: dict[str, Any] = {}
+    converted: dict[str, Any] = {}
+    given: list[tuple[Tensor, ...]] = []
     for name, program in programs.items():
-        module = program.module()
-        exact = keep_image_exact(module) if not quantized else None
+        module = program.module(check_guards=False)
+        subsample_by_convolution(module)
+        exact = None if converted else keep_image_exact(module)
         with torch.no_grad():
             handed_on = [tuple(module(*carry))[1:] for carry in carries]
         try:
             observed = prepare_pt2e(module, XNNPACKQuantizer().set_global(settings))
             if exact is not None:
                 exact.fix(observed)
+            share_scales(observed)
             with torch.no_grad():
                 for carry in carries:
                     observed(*carry)
-                converted = convert_pt2e(observed)
-                _separate_readers(converted)
-                quantized[name] = torch.export.export(converted, carries[0])
+                converted[name] = convert_pt2e(observed)
         except Exception as error:
-            raise ConversionError(
-                f"ExecuTorch's quantiser refused {name}: {first_line(error)}; replace the operator "
-                "it names, or leave executorch/int8 out of the targets"
-            ) from error
+            raise _refused(name, error) from error
+        given.append(carries[0])
         carries = handed_on
+    for place, (before, after) in enumerate(pairwise(converted.values()), 1):
+        rounded = hand_on_quantized(before, after)
+        given[place] = tuple(
+            torch.zeros_like(carry, dtype=torch.int8 if is_rounded else None)
+            for carry, is_rounded in zip(given[place], rounded, strict=True)
+        )
+    quantized = {}
+    for (name, module), carry in zip(converted.items(), given, strict=True):
+        _separate_readers(module)
+        try:
+            quantized[name] = torch.export.export(module, carry)
+        except Exception as error:
+            raise _refused(name, error) from error
     return quantized
+
+
+def _refused(name: str, error: Exception) -> ConversionError:
+    return ConversionError(
+        f"ExecuTorch's quantiser refused {name}: {first_line(error)}; replace the operator "
+        "it names, or leave executorch/int8 out of the targets"
+    )
 
 
 def _separate_readers(module: torch.fx.GraphModule) -> None:
