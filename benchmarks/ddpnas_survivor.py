@@ -73,6 +73,9 @@ def main() -> None:
     parser.add_argument("--calibration-images", type=int, default=5_000, help="at most")
     parser.add_argument("--test-images", type=int, default=5_000, help="to report on, at most")
     parser.add_argument("--groups", type=int, default=4, help="parts a layer is cut into, at most")
+    parser.add_argument(
+        "--exit-head-channels", type=int, default=64, help="of the convolution of early exits"
+    )
     parser.add_argument("--shared-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=2, help="of every architecture")
     parser.add_argument("--seed", type=int, default=0)
@@ -138,6 +141,7 @@ def main() -> None:
             *("--calibration-images", str(arguments.calibration_images)),
             *("--test-images", str(arguments.test_images)),
             *("--groups", str(arguments.groups)),
+            *("--exit-head-channels", str(arguments.exit_head_channels)),
             *("--shared-epochs", str(arguments.shared_epochs)),
             *("--epochs", str(arguments.epochs), "--seed", str(arguments.seed)),
         ],
