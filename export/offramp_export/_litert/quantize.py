@@ -23,6 +23,7 @@ from offramp_export._litert.flatbuffer import (
     read_stages,
     tensor_positions,
 )
+from offramp_export._litert.joining import share_joined_ranges
 from offramp_export._litert.precision import STATIC, edge_dtype
 from offramp_export._litert.recipe import make_recipe, scopes
 from offramp_export._quiet import quiet
@@ -71,6 +72,8 @@ def quantize_stages(
         _set_range(ranges, tensors[0].inputs[0], STATIC[precisions[0]].image_range)
     for name, bounds in known.items():
         _set_range(ranges, name, bounds)
+    static = [name for name, each in zip(names, precisions, strict=True) if each in STATIC]
+    share_joined_ranges(program, static, ranges)
     for index, (before, after) in enumerate(pairwise(tensors)):
         if precisions[index] in STATIC:
             for produced, consumed in zip(before.outputs[1:], after.inputs, strict=True):
