@@ -51,8 +51,8 @@ class ExecuTorch(Target):
 
     Attributes:
         precision: ``float32``; or ``int8``, static: weights, with a scale per output channel, and
-            activations, ranges measured on calibration images. Images and logits stay float32;
-            carries are int8 where a stage rounds what it hands on.
+            activations, ranges measured on calibration images. The edges of its stages stay
+            float32.
         kernels: ``xnnpack``; or ``portable``, which run anywhere, many times slower, and only in
             float32.
         delegated_share: Of the operators of each stage, what XNNPACK must take at least; converting

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import Tensor
 from offramp.errors import ConversionError
 from offramp_export._first_line import first_line
 from offramp_export._require import require
-from offramp_export.targets._executorch_carry import hand_on_quantized
 from offramp_export.targets._executorch_image import keep_image_exact
 from offramp_export.targets._executorch_subsample import share_scales, subsample_by_convolution
 
@@ -30,15 +28,14 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
     """Quantise the programs of a network's stages.
 
     A stage is calibrated on what the float stage before it hands on; weights have a scale per
-    output channel. Carries cross as int8 where a stage rounds what it hands on.
+    output channel.
 
     Args:
         programs: Name -> exported program of a stage, in the order of the stages.
         images: ``(images, height, width, 3)`` uint8.
 
     Returns:
-        The same names, each with an exported program that takes the image and gives the logits in
-        float32.
+        The same names, each with an exported program whose edges are still float32.
 
     Raises:
         ConversionError: The quantiser refused a stage.
@@ -75,12 +72,6 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
             raise _refused(name, error) from error
         given.append(carries[0])
         carries = handed_on
-    for place, (before, after) in enumerate(pairwise(converted.values()), 1):
-        rounded = hand_on_quantized(before, after)
-        given[place] = tuple(
-            torch.zeros_like(carry, dtype=torch.int8 if is_rounded else None)
-            for carry, is_rounded in zip(given[place], rounded, strict=True)
-        )
     quantized = {}
     for (name, module), carry in zip(converted.items(), given, strict=True):
         _separate_readers(module)
