@@ -51,12 +51,11 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
     carries: list[tuple[Tensor, ...]] = [
         (torch.from_numpy(image[None].astype(np.float32)),) for image in images
     ]
-    converted: dict[str, Any] = {}
-    given: list[tuple[Tensor, ...]] = []
+    quantized: dict[str, Any] = {}
     for name, program in programs.items():
-        module = program.module(check_guards=False)
+        module = program.module()
         subsample_by_convolution(module)
-        exact = None if converted else keep_image_exact(module)
+        exact = keep_image_exact(module) if not quantized else None
         with torch.no_grad():
             handed_on = [tuple(module(*carry))[1:] for carry in carries]
         try:
@@ -67,26 +66,16 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
             with torch.no_grad():
                 for carry in carries:
                     observed(*carry)
-                converted[name] = convert_pt2e(observed)
+                converted = convert_pt2e(observed)
+                _separate_readers(converted)
+                quantized[name] = torch.export.export(converted, carries[0])
         except Exception as error:
-            raise _refused(name, error) from error
-        given.append(carries[0])
+            raise ConversionError(
+                f"ExecuTorch's quantiser refused {name}: {first_line(error)}; replace the operator "
+                "it names, or leave executorch/int8 out of the targets"
+            ) from error
         carries = handed_on
-    quantized = {}
-    for (name, module), carry in zip(converted.items(), given, strict=True):
-        _separate_readers(module)
-        try:
-            quantized[name] = torch.export.export(module, carry)
-        except Exception as error:
-            raise _refused(name, error) from error
     return quantized
-
-
-def _refused(name: str, error: Exception) -> ConversionError:
-    return ConversionError(
-        f"ExecuTorch's quantiser refused {name}: {first_line(error)}; replace the operator "
-        "it names, or leave executorch/int8 out of the targets"
-    )
 
 
 def _separate_readers(module: torch.fx.GraphModule) -> None:
