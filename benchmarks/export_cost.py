@@ -37,6 +37,7 @@ from offramp.runtimes import open_runtime
 from offramp_export import export
 from offramp_export.blocks import convert_blocks
 from offramp_export.cut import cut
+from offramp_export.network import MultiStageNetwork
 from offramp_export.targets import parse_target
 from offramp_search.bases import load_base
 from offramp_search.report import Claim, write_result
@@ -74,17 +75,11 @@ class Unsplit(nn.Module):
 
     def __init__(self, stages: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
+        self.network = MultiStageNetwork(stages)
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """``(1, exits * classes)`` logits."""
-        carry: tuple[Tensor, ...] = (image,)
-        found = []
-        for stage in self.stages:
-            logits, *rest = stage(*carry)
-            carry = tuple(rest)
-            found.append(logits)
-        return (torch.cat(found, 1),)
+        return (torch.cat(self.network(image), 1),)
 
 
 @final

@@ -71,7 +71,7 @@ def _convert(
     target = ExecuTorch(precision)
     return (
         target.convert(stages, trace_edges(stages, 16, 16).carries, contract_images(60)),
-        (stages),
+        stages,
         target,
     )
 
