@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from offramp_search.data import ImageSet
     from offramp_search.training import TrainingProgress
 
-__all__ = ["NETWORKS", "Prepared", "ThreeExits", "prepare"]
+__all__ = ["NETWORKS", "FromPixels", "Prepared", "ThreeExits", "prepare"]
 
 _BATCH = 100
 _CLASSES = 10
@@ -298,8 +298,8 @@ def _origin(training: _Training | None) -> str:
 
 
 @final
-class _FromPixels(nn.Module):
-    """Reads images as they are, for ``train``."""
+class FromPixels(nn.Module):
+    """Reads images as they are, which is what ``train`` shows a network."""
 
     def __init__(self, preprocess: nn.Module, network: nn.Module) -> None:
         super().__init__()
@@ -307,6 +307,7 @@ class _FromPixels(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Any:
+        """What the network makes of images, ``(images, height, width, 3)`` float32, 0 to 255."""
         return self.network(self.preprocess(image).contiguous(memory_format=torch.channels_last))
 
 
@@ -325,10 +326,10 @@ def _train(
 
     answers = None
     if teacher is not None:
-        answers = _FromPixels(teacher.preprocess, teacher.module)
+        answers = FromPixels(teacher.preprocess, teacher.module)
         answers.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train(
-        _FromPixels(preprocess, network),
+        FromPixels(preprocess, network),
         # Rows are in a random order, so the first ones are a sample.
         data.take(np.arange(training.images)),
         recipe=Recipe(

@@ -17,6 +17,7 @@ from offramp_search.training._checkpoint import Checkpoint
 from offramp_search.training._history import EpochRecord, History, TrainingProgress
 from offramp_search.training._loss import joint_loss
 from offramp_search.training._optimizer import make_optimizer
+from offramp_search.training._strided import depthwise_without_strides
 from offramp_search.training._tally import Tally
 from offramp_search.training._teacher import Teacher
 
@@ -56,6 +57,10 @@ class Training:
                 gradients are averaged as those of the whole batch.
             progress: Called as in ``train``.
         """
+        with depthwise_without_strides(self.network):
+            return self._run(fabric, progress)
+
+    def _run(self, fabric: Fabric, progress: Callable[[TrainingProgress], None] | None) -> History:
         network, data, recipe, seed = self.network, self.data, self.recipe, self.seed
         shares = fabric.world_size
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
