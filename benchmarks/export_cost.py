@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cifar10_bases import CACHE as BASES
 from export_parity import CACHE, load
 from export_parity_networks import NETWORKS, prepare
 from offramp._files import write_atomically
@@ -111,7 +112,9 @@ class Timed:
         self.turns_ms.append(statistics.median(samples_ms[WARM_UP_RUNS:]))
 
 
-def make_bundles(name: str, data: Path, cache: Path, folder: Path) -> dict[str, Bundle]:
+def make_bundles(
+    name: str, data: Path, bases: Path, cache: Path, folder: Path
+) -> dict[str, Bundle]:
     """Each piece of the network, exported unless it is there."""
     paths = {piece: folder / f"{name}_{piece}.bundle" for piece in PIECES}
     if not all(path.exists() for path in paths.values()):
@@ -120,7 +123,10 @@ def make_bundles(name: str, data: Path, cache: Path, folder: Path) -> dict[str, 
         if name == THIN:
             stages = _thin(data / "pretrained")
         else:
-            made = prepare(name, data / "pretrained", images.train, cache / f"{name}.safetensors")
+            made = prepare(
+                *(name, data / "pretrained", bases, images.train),
+                cache / f"{name}.safetensors",
+            )
             stages = cut(made.network, (32, 32), preprocess=made.preprocess)
         pieces: dict[str, Sequence[nn.Module]] = {
             "stages": stages,
@@ -275,6 +281,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(ALL), choices=ALL)
     parser.add_argument("--turns", type=int, default=20, help=f"of {RUNS_PER_TURN} runs each")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the exported programs")
+    parser.add_argument("--bases", type=Path, default=BASES, help="what cifar10_bases.py made")
     parser.add_argument("--cache", type=Path, default=CACHE, help="of the networks' weights")
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
@@ -284,7 +291,9 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     bundles = {
-        name: make_bundles(name, arguments.data, arguments.cache, arguments.folder)
+        name: make_bundles(
+            *(name, arguments.data, arguments.bases, arguments.cache, arguments.folder)
+        )
         for name in arguments.networks
     }
     programs = make_convolutions(arguments.folder)

@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
+from cifar10_bases import CACHE as BASES
 from export_parity_networks import NETWORKS, prepare
 from offramp._files import write_atomically
 from offramp_export import FineTuning, fine_tune
@@ -111,6 +112,7 @@ def load(data: Path, images: int, cache: Path) -> Data:
 def measure(
     name: str,
     pretrained: Path,
+    bases: Path,
     data: Data,
     targets: tuple[str, ...],
     images: dict[str, int],
@@ -118,7 +120,7 @@ def measure(
 ) -> dict[str, Any]:
     """All figures of one network; what the cache holds is not measured again."""
     weights = cache / f"{name}.safetensors"
-    made = prepare(name, pretrained, data.train, weights)
+    made = prepare(name, pretrained, bases, data.train, weights)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
     stages = prepare_stages(cut(made.network, (32, 32), preprocess=made.preprocess))
     bench = _Bench(stages, data, images, cache, f"{name}-{digest}")
@@ -343,6 +345,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--coreml-images", type=int, default=200)
+    parser.add_argument("--bases", type=Path, default=BASES, help="what cifar10_bases.py made")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
@@ -360,6 +363,7 @@ def main() -> None:
         figures[name] = measure(
             name,
             arguments.data / "pretrained",
+            arguments.bases,
             data,
             tuple(arguments.targets),
             images,

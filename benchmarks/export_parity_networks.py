@@ -1,11 +1,10 @@
 """The networks of ``export_parity.py``: three exits each, for CIFAR-10's 32×32 images.
 
-The two ResNets are pretrained, and their early exits, a small convolution and a linear layer, are
-trained while the rest stays as it is. The squeeze-excite network is the pretrained ResNet-20 with a
-squeeze-excite module in every block, trained on together with its exits. The others are trained
-here for some minutes, all exits together, on training images alone; the two slow ones learn from
-the pretrained ResNet-20's answers as well. None is as good as its kind can be, and that is not what
-is measured.
+The two ResNets are pretrained; VGG-16 and MobileNetV2 are what ``cifar10_bases.py`` made. The early
+exits of these four, a small convolution and a linear layer, are trained here while the rest stays
+as it is. The squeeze-excite network is the pretrained ResNet-20 with a squeeze-excite module in
+every block, trained on together with its exits. The DenseNet-like one is trained here for some
+minutes, all exits together. It is not as good as its kind can be, and that is not what is measured.
 """
 
 from __future__ import annotations
@@ -54,23 +53,28 @@ class ThreeExits(nn.Module):
     Args:
         parts: What computes the maps, first to last.
         channels: Of the map that each part ends in.
-        convolve: Whether the early exits have a convolution.
+        sides: Of the maps that early exits read; ``None`` for early exits without a convolution.
     """
 
     def __init__(
-        self, parts: Sequence[nn.Module], channels: Sequence[int], *, convolve: bool = False
+        self,
+        parts: Sequence[nn.Module],
+        channels: Sequence[int],
+        *,
+        sides: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.heads = nn.ModuleList(
-            _head(width) if convolve and place < len(parts) - 1 else nn.Identity()
+            nn.Identity() if sides is None or place == len(sides) else _head(width, sides[place])
             for place, width in enumerate(channels)
         )
-        if convolve:
+        if sides is not None:
             channels = [*(_EXIT_CHANNELS for _ in channels[:-1]), channels[-1]]
         grids = [_grid(width) for width in channels[:-1]] + [1]
         self.pools = nn.ModuleList(
-            nn.Identity() if convolve and grid > 1 else nn.AdaptiveAvgPool2d(grid) for grid in grids
+            nn.Identity() if sides is not None and grid > 1 else nn.AdaptiveAvgPool2d(grid)
+            for grid in grids
         )
         self.exits = nn.ModuleList(
             nn.Linear(grid * grid * width, _CLASSES)
@@ -88,9 +92,9 @@ class ThreeExits(nn.Module):
         return tuple(found)
 
 
-def _head(channels: int) -> nn.Sequential:
+def _head(channels: int, side: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.AdaptiveAvgPool2d(_SIDE),
+        nn.AdaptiveAvgPool2d(_SIDE) if side > _SIDE else nn.Identity(),
         nn.Conv2d(channels, _EXIT_CHANNELS, 3, 2, 1, bias=False),
         nn.BatchNorm2d(_EXIT_CHANNELS),
         nn.ReLU(),
@@ -191,15 +195,21 @@ def _dense() -> ThreeExits:
 def _resnet(base: Any) -> ThreeExits:
     stem = nn.Sequential(base.conv1, base.bn1, nn.ReLU())
     parts = [nn.Sequential(stem, base.layer1), base.layer2, base.layer3]
-    network = ThreeExits(parts, (16, 32, 64), convolve=True)
+    network = ThreeExits(parts, (16, 32, 64), sides=(32, 16))
     network.exits[2] = base.linear
     return network
 
 
-def _sequential(base: Any, ends: tuple[int, int], channels: tuple[int, int, int]) -> ThreeExits:
+def _sequential(
+    base: Any, ends: tuple[int, int], channels: tuple[int, int, int], sides: tuple[int, int]
+) -> ThreeExits:
     first, second = ends
     layers = base.features
-    return ThreeExits([layers[:first], layers[first:second], layers[second:]], channels)
+    parts = [layers[:first], layers[first:second], layers[second:]]
+    network = ThreeExits(parts, channels, sides=sides)
+    # Dropout does nothing in a network that is trained no more.
+    network.exits[2] = next(m for m in base.classifier.modules() if isinstance(m, nn.Linear))
+    return network
 
 
 _SHAPES: dict[str, Callable[[Any], ThreeExits]] = {
@@ -207,8 +217,8 @@ _SHAPES: dict[str, Callable[[Any], ThreeExits]] = {
     "resnet56": _resnet,
     "squeeze_excite": _squeeze_excite,
     "dense": lambda _: _dense(),
-    "mobilenet_v2": lambda base: _sequential(base, (7, 14), (32, 96, 1280)),
-    "vgg16_bn": lambda base: _sequential(base, (14, 24), (128, 256, 512)),
+    "mobilenet_v2": lambda base: _sequential(base, (7, 14), (32, 96, 1280), (16, 8)),
+    "vgg16_bn": lambda base: _sequential(base, (14, 23), (128, 256, 512), (8, 8)),
 }
 
 NETWORKS = tuple(_SHAPES)
@@ -218,37 +228,34 @@ NETWORKS = tuple(_SHAPES)
 @final
 @dataclass(frozen=True, slots=True)
 class _Training:
-    """How many images are seen how often, and what ResNet-20 helps with.
+    """How many images are seen how often.
 
     Attributes:
         images: Training images.
         epochs: Times each is seen.
         learning_rate: The largest.
-        taught: Whether a pretrained ResNet-20's answers are learned.
         pretrained: Whether a pretrained ResNet-20 is what it begins with.
     """
 
     images: int
     epochs: int
     learning_rate: float = 0.1
-    taught: bool = False
     pretrained: bool = False
 
 
 _TRAINING = {
     "squeeze_excite": _Training(20_000, 5, learning_rate=0.02, pretrained=True),
     "dense": _Training(20_000, 12),
-    "mobilenet_v2": _Training(20_000, 2, taught=True),
-    "vgg16_bn": _Training(20_000, 2, taught=True),
 }
 
 
-def prepare(name: str, pretrained: Path, data: ImageSet, kept: Path) -> Prepared:
+def prepare(name: str, pretrained: Path, bases: Path, data: ImageSet, kept: Path) -> Prepared:
     """Make a network and give it the weights it has in the benchmark.
 
     Args:
         name: One of ``NETWORKS``.
         pretrained: Folder of the ResNets' weights.
+        bases: Folder of the weights that ``cifar10_bases.py`` made.
         data: CIFAR-10's training images, at least 20,000 of them.
         kept: File with the network's weights; made if it is not there. A training that was killed
             goes on from a file beside it.
@@ -256,44 +263,45 @@ def prepare(name: str, pretrained: Path, data: ImageSet, kept: Path) -> Prepared
     torch.manual_seed(0)
     training = _TRAINING.get(name)
     begun = training is None or training.pretrained
-    base = _base(name if name in _BASES else "resnet20", pretrained if begun else None)
+    folder = bases if name in _MADE_HERE else pretrained
+    base = _base(name if name in _BASES else "resnet20", folder if begun else None)
     network = _SHAPES[name](base.module)
     if kept.exists():
         load_model(network, str(kept))
     elif training is not None:
-        teacher = _base("resnet20", pretrained) if training.taught else None
-        _train(network, base.preprocess, data, training, teacher, kept)
+        _train(network, base.preprocess, data, training, kept)
     else:
         _fit(network.eval(), base.preprocess, data)
     network.eval().requires_grad_(False)
     if not kept.exists():
         write_atomically(kept, save(network.state_dict()))
-    return Prepared(network, base.preprocess, _origin(training))
+    return Prepared(network, base.preprocess, _origin(name, training))
 
 
-_BASES = ("resnet20", "resnet56", "mobilenet_v2", "vgg16_bn")
+_MADE_HERE = ("mobilenet_v2", "vgg16_bn")
+_BASES = ("resnet20", "resnet56", *_MADE_HERE)
 
 
-def _base(name: str, pretrained: Path | None) -> Base:
+def _base(name: str, folder: Path | None) -> Base:
     return load_base(
         name,
         num_classes=_CLASSES,
         image_shape=(32, 32),
-        weights=None if pretrained is None else pretrained / f"{name}_cifar10.safetensors",
+        weights=None if folder is None else folder / f"{name}_cifar10.safetensors",
     )
 
 
-def _origin(training: _Training | None) -> str:
+def _origin(name: str, training: _Training | None) -> str:
     if training is None:
+        origin = "of cifar10_bases.py" if name in _MADE_HERE else "pretrained"
         return (
-            f"pretrained; exits 0 and 1, a strided convolution of {_EXIT_CHANNELS} channels and a "
+            f"{origin}; exits 0 and 1, a strided convolution of {_EXIT_CHANNELS} channels and a "
             f"linear layer, are trained {_FIT_EPOCHS} epochs on {_FIT_IMAGES} training images"
         )
     begun = "of the pretrained ResNet-20, then " if training.pretrained else ""
-    taught = ", distilled from the pretrained ResNet-20" if training.taught else ""
     return (
         f"{begun}trained {training.epochs} epochs on {training.images} training images, all exits "
-        f"together{taught}"
+        f"together"
     )
 
 
@@ -316,7 +324,6 @@ def _train(
     preprocess: Preprocess,
     data: ImageSet,
     training: _Training,
-    teacher: Base | None,
     kept: Path,
 ) -> None:
     def say(now: TrainingProgress) -> None:
@@ -324,10 +331,6 @@ def _train(
             shares = " ".join(f"{share:.1%}" for share in now.exit_accuracies)
             print(f"step {now.step} of {now.steps}, {shares}", file=sys.stderr, flush=True)
 
-    answers = None
-    if teacher is not None:
-        answers = FromPixels(teacher.preprocess, teacher.module)
-        answers.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train(
         FromPixels(preprocess, network),
         # Rows are in a random order, so the first ones are a sample.
@@ -338,10 +341,8 @@ def _train(
             learning_rate=training.learning_rate,
             schedule="one_cycle",
             horizontal_flip=True,
-            # A teacher's answers are soft already.
-            label_smoothing=0.0 if training.taught else _SMOOTHING,
+            label_smoothing=_SMOOTHING,
         ),
-        teacher=answers,
         checkpoint=kept.with_suffix(".training.safetensors"),
         progress=say,
     )
@@ -361,7 +362,7 @@ def _fit(network: ThreeExits, preprocess: Preprocess, data: ImageSet) -> None:
     labels = torch.from_numpy(data.labels[:_FIT_IMAGES])
     for exit, parts in enumerate(zip(*batches, strict=True)):
         pool, *layers = network.heads[exit].children()
-        assert isinstance(pool, nn.AdaptiveAvgPool2d)
+        assert isinstance(pool, nn.AdaptiveAvgPool2d | nn.Identity)
         head = nn.Sequential(*layers, nn.Flatten(), network.exits[exit])
         _fit_head(head.requires_grad_(True), torch.cat(parts), labels)
 
