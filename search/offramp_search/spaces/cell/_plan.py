@@ -10,12 +10,12 @@ from offramp_search.spaces._steps import LOGITS, RAW_IMAGE, Part, Step, hand_on
 from offramp_search.spaces.cell._form import BEFORE, PREVIOUS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from offramp_search.spaces._steps import StagePlan, Tensor
     from offramp_search.spaces.cell._form import CellBlock
 
-__all__ = ["Stack", "count", "plan"]
+__all__ = ["Planner", "Stack", "count", "plan"]
 
 _EPSILON = 1e-5
 _MOMENTUM = 0.1
@@ -46,7 +46,7 @@ def plan(
     stack: Stack, blocks: Sequence[CellBlock], cells_per_stage: Sequence[int]
 ) -> tuple[tuple[StagePlan, ...], dict[Tensor, Shape]]:
     """The stages, without what no exit needs, and the shape of every tensor."""
-    planner = _Planner(stack)
+    planner = Planner(stack)
     stages: list[list[Step]] = []
     previous = before = planner.stem()
     filters = stack.filters
@@ -84,7 +84,7 @@ def count(step: Step, shapes: dict[Tensor, Shape]) -> tuple[int, int]:
     return 0, 0
 
 
-class _Planner:
+class Planner:
     """Emits steps and remembers the shapes of what they compute."""
 
     def __init__(self, stack: Stack) -> None:
@@ -116,22 +116,16 @@ class _Planner:
     ) -> Tensor:
         """One cell; its output joins the blocks that no other block reads."""
         read = {half.source for block in blocks for half in block}
-        size = self.shapes[previous][2:]
+        inputs = {PREVIOUS: previous, BEFORE: before}
+        read_cells = {source: inputs[source] for source in inputs if source in read}
         sources: dict[str | int, Tensor] = {}
-        for source, tensor in ((PREVIOUS, previous), (BEFORE, before)):
-            if source in read:
-                # The cell before the previous one may have maps of twice the size.
-                shrink = 1 if self.shapes[tensor][2:] == size else 2
-                rectified = self._rectify(f"{name}_{source}", tensor)
-                sources[source] = self._convolve(
-                    f"{name}_{source}", rectified, filters, (1, 1), stride=(shrink, shrink)
-                )
+        sources.update(self.inputs(name, read_cells, self.shapes[previous][2:], filters))
         for number, block in enumerate(blocks):
             halves = []
             for side, half in zip(("left", "right"), block, strict=True):
                 step = stride if isinstance(half.source, str) else 1
                 at = f"{name}_block{number + 1}_{side}"
-                halves.append(self._operate(at, half.operation, sources[half.source], step))
+                halves.append(self.operate(at, half.operation, sources[half.source], step))
             shape = self.shapes[halves[0]]
             sum_of = (halves[0], halves[1])
             sources[number] = self._emit(f"{name}_block{number + 1}", op.Add(), sum_of, shape)
@@ -141,6 +135,27 @@ class _Planner:
         shape = self.shapes[outputs[0]]
         joined = (1, shape[1] * len(outputs), *shape[2:])
         return self._emit(f"{name}_joined", op.Concatenate(), tuple(outputs), joined)
+
+    def inputs(
+        self, name: str, cells: Mapping[str, Tensor], size: tuple[int, ...], filters: int
+    ) -> dict[str, Tensor]:
+        """Outputs of earlier cells, brought to a number of filters and a size of the maps."""
+        found = {}
+        for source, tensor in cells.items():
+            # The cell before the previous one may have maps of twice the size.
+            shrink = 1 if self.shapes[tensor][2:] == size else 2
+            rectified = self._rectify(f"{name}_{source}", tensor)
+            found[source] = self._convolve(
+                f"{name}_{source}", rectified, filters, (1, 1), stride=(shrink, shrink)
+            )
+        return found
+
+    def declare(self, shape: Shape) -> Tensor:
+        """A tensor that somebody else computes."""
+        output = Part(self._nodes, 0, 0)
+        self._nodes += 1
+        self.shapes[output] = shape
+        return output
 
     def exit(self, stage: int, features: Tensor) -> None:
         """Average over the maps, and a linear layer."""
@@ -152,7 +167,8 @@ class _Planner:
         self.shapes[logits] = (1, self._stack.classes)
         self._steps.append(Step("exit", head, (pooled,), logits))
 
-    def _operate(self, name: str, operation: str, x: Tensor, stride: int) -> Tensor:
+    def operate(self, name: str, operation: str, x: Tensor, stride: int) -> Tensor:
+        """One of the operations of a block."""
         filters = self.shapes[x][1]
         both = (stride, stride)
         if operation == "identity":
@@ -227,8 +243,6 @@ class _Planner:
     def _emit(
         self, name: str, operator: op.Operator, inputs: tuple[Tensor, ...], shape: Shape
     ) -> Tensor:
-        output = Part(self._nodes, 0, 0)
-        self._nodes += 1
-        self.shapes[output] = shape
+        output = self.declare(shape)
         self._steps.append(Step(name, operator, inputs, output))
         return output

@@ -13,6 +13,7 @@ from offramp_search.spaces import _blocks
 from offramp_search.spaces._base import Space
 from offramp_search.spaces._stage import Stage
 from offramp_search.spaces.cell import _form, _plan
+from offramp_search.spaces.cell._relaxed import RelaxedCells
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -149,9 +150,20 @@ class Cell(Space):
             ValueError: The architecture is refused, or a decision is missing or unknown.
         """
         stages, _ = self._planned(architecture)
-        preprocess = Preprocess()
-        preprocess.load_state_dict(self._preprocess.state_dict())
+        preprocess = self._copy_of_preprocess()
         return MultiStageNetwork([Stage(stage, preprocess) for stage in stages]).eval()
+
+    def relaxed(self, *, seed: int = 0) -> RelaxedCells:
+        """All architectures in one network, each as far as it is probable, with random weights.
+
+        Args:
+            seed: Of the weights.
+        """
+        return RelaxedCells(
+            *(self._stack, self._decisions, self._blocks, _EXITS),
+            preprocess=self._copy_of_preprocess(),
+            seed=seed,
+        )
 
     def cost(self, architecture: Architecture) -> tuple[int, ...]:
         """Multiply-adds that each stage adds, exits included."""
@@ -165,6 +177,11 @@ class Cell(Space):
         """The blocks of each stage: a layer, what feeds it and what follows it."""
         stages, shapes = self._planned(architecture)
         return tuple(_blocks.cut(stage.steps, shapes) for stage in stages)
+
+    def _copy_of_preprocess(self) -> Preprocess:
+        preprocess = Preprocess()
+        preprocess.load_state_dict(self._preprocess.state_dict())
+        return preprocess
 
     def _make_decisions(self) -> dict[str, CategoricalDistribution]:
         operations = CategoricalDistribution(_form.OPERATIONS)
