@@ -9,7 +9,10 @@ from offramp_search.cli._options import JsonOption
 __all__ = ["METHODS", "methods"]
 
 _ANY = ("static_transform or cell", "shared weights, or short training for cell")
-_LABEL_FREE = ("static_transform", "jigsaw, rotation or colorization, on shared weights")
+_LABEL_FREE = (
+    "static_transform or cell",
+    "jigsaw, rotation or colorization, on shared weights",
+)
 
 METHODS = tuple(
     {"method": method, "space": space, "sampler": sampler, "evaluator": evaluator, "source": source}

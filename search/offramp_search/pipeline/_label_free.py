@@ -26,9 +26,10 @@ from offramp_search.pipeline._search_step import (
     measure_static,
     search_architecture,
 )
-from offramp_search.pipeline._space import make_static_transform
+from offramp_search.pipeline._space import ASSUMED_CLASSES, make_space
 from offramp_search.pipeline._supernet import RandomSelection, random_architecture
 from offramp_search.pipeline._train_steps import train_once, warn_of_slow_hardware
+from offramp_search.spaces import Cell, StaticTransform
 
 if TYPE_CHECKING:
     from offramp_search.devices import LatencyTable
@@ -37,12 +38,11 @@ if TYPE_CHECKING:
     from offramp_search.objectives import Objective
     from offramp_search.pipeline._reporter import Reporter
     from offramp_search.pipeline._settings import Settings
-    from offramp_search.spaces import Architecture, StaticTransform
+    from offramp_search.spaces import Architecture
 
 __all__ = ["search_label_free"]
 
 _SEARCH_SHARE = 0.1
-_ASSUMED_CLASSES = 10
 _FILE = "architecture.json"
 
 
@@ -95,12 +95,12 @@ def search_label_free(
         torch.manual_seed(settings.seed)
         base = load_base(
             settings.base,
-            num_classes=len(splits.labels) or _ASSUMED_CLASSES,
+            num_classes=len(splits.labels) or ASSUMED_CLASSES,
             image_shape=context.image_shape,
             weights=None if settings.base_weights is None else Path(settings.base_weights),
         )
     table = table or make_table(context)
-    space = make_static_transform(context, base, choose_carry(context, base, table))
+    space = make_space(context, base, choose_carry(context, base, table))
     objective = _objective(context, space)
     static_ms = measure_static(context, base, table)
     budget = make_budget(context, static_ms)
@@ -110,6 +110,7 @@ def search_label_free(
     if settings.method == "unnas":
         architecture = search_relaxed(context, space, objective, table, budget)
     else:
+        assert isinstance(space, StaticTransform)  # as the settings made sure
         evaluator = _evaluator(context, space, objective)
         architecture = search_architecture(
             context, space, budget, evaluator, table, engine, answers=settings.objective
@@ -136,12 +137,12 @@ def _split(settings: Settings, cache: Path) -> Splits:
     )
 
 
-def _objective(context: Context, space: StaticTransform) -> Objective:
+def _objective(context: Context, space: StaticTransform | Cell) -> Objective:
     """The objective of the settings; a jigsaw enlarges its tiles where the base takes one size."""
     name = context.settings.objective
     assert name != "labels"
     objective = make_objective(name, context.image_shape)
-    if not isinstance(objective, Jigsaw):
+    if not isinstance(objective, Jigsaw) or isinstance(space, Cell):  # cells take any size
         return objective
     masked = space.masked().eval()
     masked.select(random_architecture(space, np.random.default_rng(0)))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from offramp_search.devices import LatencyTable
     from offramp_search.objectives import Objective
     from offramp_search.pipeline._context import Context
-    from offramp_search.spaces import Architecture, StaticTransform
+    from offramp_search.spaces import Architecture, Cell, StaticTransform
 
 __all__ = ["search_relaxed"]
 
@@ -50,7 +50,7 @@ _TIMED_STEPS = 4
 
 def search_relaxed(
     context: Context,
-    space: StaticTransform,
+    space: StaticTransform | Cell,
     objective: Objective,
     table: LatencyTable,
     budget: Budget,
@@ -117,7 +117,7 @@ def search_relaxed(
 
 def _take(
     context: Context,
-    space: StaticTransform,
+    space: StaticTransform | Cell,
     table: LatencyTable,
     limits: Limits,
     architecture: Architecture,
@@ -161,7 +161,9 @@ class _Plan:
     images: int
 
 
-def _plan(context: Context, space: StaticTransform, objective: Objective, seconds: float) -> _Plan:
+def _plan(
+    context: Context, space: StaticTransform | Cell, objective: Objective, seconds: float
+) -> _Plan:
     """What fits by the time of a few steps, which are taken once: a search goes on with its plan.
 
     Passes over all images if there is time for two, of which the first leaves the choices alone;
@@ -195,7 +197,7 @@ def _plan(context: Context, space: StaticTransform, objective: Objective, second
 
 
 def _fit_latency(
-    space: StaticTransform, table: LatencyTable, budget: Budget, seed: int
+    space: StaticTransform | Cell, table: LatencyTable, budget: Budget, seed: int
 ) -> AdditiveLatency | None:
     """Of the limit on mean latency if there is one, or else of that on the worst."""
     limit = budget.mean_ms if budget.mean_ms is not None else budget.worst_ms

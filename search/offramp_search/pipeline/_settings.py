@@ -138,10 +138,10 @@ class Settings:
                 "smaller static networks are cut from the base's layers, which the space of cells "
                 "does not have; leave them out, or search the static transform"
             )
-        if self.space == "cell" and (self.objective != "labels" or self.method == "unnas"):
+        if self.space == "cell" and self.objective != "labels" and self.method != "unnas":
             raise DataError(
-                "searching without labels goes over the static transform; leave --space cell out, "
-                "or search with labels"
+                f"without labels cells are searched by --method unnas alone, got {self.method}; "
+                "choose it, leave --space cell out, or search with labels"
             )
         if self.exit_head_channels and not self.exit_head_channels >= self.num_stages:
             raise DataError(

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from offramp_search.bases import Base
     from offramp_search.pipeline._context import Context
 
-__all__ = ["make_space", "make_static_transform"]
+__all__ = ["ASSUMED_CLASSES", "make_space", "make_static_transform"]
+
+ASSUMED_CLASSES = 10
+"""Of images without labels: what an exit answers then says only how much it computes."""
 
 
 def make_space(
@@ -28,7 +31,7 @@ def make_space(
     try:
         return Cell(
             image_shape=context.image_shape,
-            num_classes=len(context.splits.labels),
+            num_classes=len(context.splits.labels) or ASSUMED_CLASSES,
             preprocess=base.preprocess,
             num_stages=settings.num_stages,
             blocks=settings.cell_blocks,

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from offramp.errors import DataError
 from offramp_search.engine import read_result
 from offramp_search.pipeline import Reporter, Settings, search_label_free
+from offramp_search.spaces import Cell
 from offramp_search.training import Recipe
 
 if TYPE_CHECKING:
@@ -91,6 +93,34 @@ def test_a_folder_of_photos_is_searched_and_not_twice(
     assert any("no label is looked at" in line for line in said)
     assert run() == found
     assert said[-1] == "architecture found in architecture.json"
+
+
+def test_cells_are_searched_by_relaxing_them(settings: dict[str, Any], tmp_path: Path) -> None:
+    chosen = Settings(
+        method="unnas",
+        objective="jigsaw",
+        space="cell",
+        num_stages=2,
+        cell_blocks=2,
+        cell_filters=4,
+        **settings,
+    )
+    said: list[str] = []
+    found = search_label_free(
+        chosen,
+        tmp_path / "out",
+        cache=tmp_path / "cache",
+        reporter=Reporter(say=said.append),
+        labelled=False,
+    )
+    space = Cell(image_shape=(32, 32), num_classes=10, num_stages=2, blocks=2, filters=4)
+    assert len(space.build(found).stages) == 2
+    assert any("keeps the budget" in line for line in said)
+
+
+def test_other_methods_refuse_cells_without_labels(settings: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="by --method unnas alone, got evolution"):
+        Settings(method="evolution", objective="jigsaw", space="cell", **settings)
 
 
 @pytest.mark.parametrize("method", ["evolution", "unnas"])

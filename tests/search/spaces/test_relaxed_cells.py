@@ -105,11 +105,11 @@ def take_weights(
             module.load_state_dict(state)
 
 
-def cell_of(first: Mapping[str, Any], space: Cell) -> Architecture:
+def cell_of(first: Mapping[str, str], space: Cell) -> Architecture:
     return {**space.neutral(), **first}
 
 
-CELLS = (
+CELLS: tuple[dict[str, str], ...] = (
     {},
     {"block_2_input_1": "before", "block_2_op_1": "max_pool_3x3", "block_2_op_2": "1x7_7x1"},
     {"block_3_input_1": "block_1", "block_3_input_2": "before", "block_3_op_2": "dilated_3x3"},
@@ -144,9 +144,9 @@ def test_a_sure_distribution_is_its_architecture(space: Cell, number: int) -> No
         network(batch)
     assert len(reads) == len(mixtures) == 2
     ends = [int(cells) for cells in str(architecture["exits"]).split("+")]
-    for stage, (mixture, own) in enumerate(zip(mixtures, reads, strict=True)):
+    for at, (mixture, own) in enumerate(zip(mixtures, reads, strict=True)):
         found = {name: (float(share), read) for name, share, read in mixture}
-        chosen = f"{stage}_cell{sum(ends[: stage + 1]) - 1}"
+        chosen = f"{at}_cell{sum(ends[: at + 1]) - 1}"
         assert {name: share for name, (share, _) in found.items() if share} == {chosen: 1.0}
         _, read = found[chosen]
         there = read.view(2, 3, -1)[:, not_read(architecture)].flatten(1)
