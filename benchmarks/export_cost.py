@@ -115,9 +115,10 @@ class Timed:
 def make_bundles(
     name: str, data: Path, bases: Path, cache: Path, folder: Path
 ) -> dict[str, Bundle]:
-    """Each piece of the network, exported unless it is there."""
+    """Each piece of the network, exported unless it is there: a run that was killed goes on."""
     paths = {piece: folder / f"{name}_{piece}.bundle" for piece in PIECES}
-    if not all(path.exists() for path in paths.values()):
+    missing = [piece for piece, path in paths.items() if not path.exists()]
+    if missing:
         images = load(data, _TEST_IMAGES, cache)
         stages: Sequence[nn.Module]
         if name == THIN:
@@ -133,10 +134,10 @@ def make_bundles(
             "unsplit": [Unsplit(stages)],
             "last_exit": [Whole(stages)],
         }
-        for piece, modules in pieces.items():
+        for piece in missing:
             logits = len(stages) * _CLASSES if piece == "unsplit" else _CLASSES
             export(
-                modules,
+                pieces[piece],
                 images.test.images[:_EXAMPLES],
                 [parse_target(f"{kind}/{bits}") for kind in RUNTIMES for bits in PRECISIONS],
                 path=paths[piece],
