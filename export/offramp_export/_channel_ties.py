@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
+import torch
 from torch import Tensor, fx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from numpy.typing import NDArray
 
 __all__ = ["FIXED", "ChannelTies", "Layer", "read_ties"]
@@ -256,7 +256,7 @@ def _arguments(node: fx.Node) -> dict[str, Any]:
 def _channels(node: fx.Node) -> int | None:
     """Of a map or a vector of one image; ``None`` of anything else."""
     value = node.meta.get("val")
-    if not isinstance(value, Tensor) or not value.is_floating_point():
+    if not isinstance(value, Tensor) or value.dtype != torch.float32:
         return None
     if value.ndim not in (_VECTOR_RANK, _MAP_RANK) or value.shape[0] != 1:
         return None

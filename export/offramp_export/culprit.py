@@ -282,7 +282,8 @@ class _Prefix(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         (result,) = self.part(self.preprocess(image))
-        return (torch.flatten(result, 1),)
+        # Logits are of float32; a mask or a whole number is handed out as such.
+        return (torch.flatten(result, 1).float(),)
 
 
 def is_row(node: fx.Node) -> bool:

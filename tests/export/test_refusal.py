@@ -99,6 +99,57 @@ def test_what_to_write_instead_is_said_where_it_is_known(tmp_path: Path) -> None
     )
 
 
+class _Sorts(nn.Module):
+    """Converters have forms for it, and the runtimes no kernels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        values: Tensor = torch.flatten(x, 1).sort(1)[0]
+        return values
+
+
+class _Counts(nn.Module):
+    """Of whole numbers inside, which no converter can be given as an input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot(torch.flatten(x, 1).argmax(1), 256).float()
+
+
+@pytest.mark.parametrize("target", [LiteRT(), LiteRT("int8"), ExecuTorch(), ExecuTorch("int8")])
+def test_what_no_runtime_has_a_kernel_for_is_named(target: Target, tmp_path: Path) -> None:
+    error = _refused(target, _Sorts(), 256, tmp_path)
+    assert (error.stage, error.layer) == (1, "body.2")
+    assert error.operator == "aten.sort.default"
+    assert "return the logits and sort them in the app" in str(error)
+    assert "old TFLite binary" not in str(error)
+
+
+def test_an_operator_of_whole_numbers_is_named(tmp_path: Path) -> None:
+    error = _refused(LiteRT("int8"), _Counts(), 256, tmp_path)
+    assert (error.stage, error.layer, error.operator) == (1, "body.2", "aten.one_hot.default")
+
+
+class _Masked(nn.Module):
+    """Computes with truth values, whole numbers and bfloat16, which int8 does not round."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x.mean((2, 3))
+        seen = (pooled > 0).float() + (pooled > 1).long().float()
+        return pooled * (1 + seen.bfloat16().float())
+
+
+@pytest.mark.parametrize("target", [LiteRT("dynamic_int8"), LiteRT("int8")])
+def test_numbers_that_are_not_float32_are_converted(target: Target, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    export(
+        [_First(), _Last(_Masked(), 4)],
+        IMAGES,
+        [target],
+        path=tmp_path / "bundle",
+        labels=("ant", "bee", "cow"),
+        calibration_images=IMAGES,
+    )
+
+
 class _Peeks(nn.Module):
     """Asks for a value while the network is traced."""
 

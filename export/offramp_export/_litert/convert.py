@@ -39,7 +39,8 @@ def convert_signatures(signatures: Mapping[str, Signature]) -> bytes:
         The content of a ``.tflite`` file as the converter leaves it; see ``mend``.
 
     Raises:
-        ConversionError: The converter refused a module; says which one.
+        ConversionError: The converter refused a module; says which one. Or LiteRT has no kernel for
+            what it made of them.
     """
     os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"
     with quiet():
@@ -49,13 +50,32 @@ def convert_signatures(signatures: Mapping[str, Signature]) -> bytes:
             example = tuple(torch.zeros(shape) for shape in signature.shapes)
             builder = builder.signature(name, signature.module.eval(), example)
         try:
-            return bytes(builder.convert().model_content())
+            content = bytes(builder.convert().model_content())
         except Exception as error:
             culprit = _first_refused(converter, signatures)
             raise ConversionError(
                 f"LiteRT's converter refused {culprit or 'the program'}: {first_line(error)}; "
                 "replace the operator it names, or leave LiteRT out of the targets"
             ) from error
+        _require_kernels(content)
+    return content
+
+
+def _require_kernels(content: bytes) -> None:
+    """The converter also writes operators that the runtime does not have, such as a sort."""
+    package = require("ai_edge_litert.interpreter")
+    try:
+        package.Interpreter(
+            model_content=content,
+            experimental_op_resolver_type=package.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+    except ValueError as error:
+        # What follows asks for an older program, which there is none of.
+        missing, _, _ = first_line(error).partition(". ")
+        raise ConversionError(
+            f"LiteRT cannot load what its converter made: {missing}; replace the "
+            "operator it names, or leave LiteRT out of the targets"
+        ) from error
 
 
 def _first_refused(converter: object, signatures: Mapping[str, Signature]) -> str | None:

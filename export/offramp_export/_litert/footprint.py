@@ -81,7 +81,14 @@ def _size(tensor: Any) -> int:
 
     kinds = schema.TensorType
     item_bytes = {kinds.FLOAT32: 4, kinds.INT32: 4, kinds.UINT32: 4, kinds.INT64: 8}
-    item_bytes |= {kinds.FLOAT16: 2, kinds.INT16: 2, kinds.INT8: 1, kinds.UINT8: 1, kinds.BOOL: 1}
+    item_bytes |= {
+        kinds.FLOAT16: 2,
+        kinds.BFLOAT16: 2,
+        kinds.INT16: 2,
+        kinds.INT8: 1,
+        kinds.UINT8: 1,
+        kinds.BOOL: 1,
+    }
     if tensor.type not in item_bytes:
         raise ExportError(
             f"LiteRT: tensor {tensor.name.decode()} has element type {tensor.type}, whose size is "

@@ -133,13 +133,15 @@ class ExecuTorch(Target):
                 delegation = tuple(
                     read_delegation(lowered.exported_program(name)) for name in exported
                 )
-                # Only here is an operator found that ExecuTorch has no kernel for.
-                content = bytes(lowered.to_executorch().buffer)
+                # Only here is an operator found that has no form with memory for its result.
+                made = lowered.to_executorch()
             except Exception as error:
                 raise ConversionError(
                     f"ExecuTorch's converter refused the stages: {first_line(error)}; replace the "
                     "operator it names, or leave ExecuTorch out of the targets"
                 ) from error
+            _require_kernels(made.executorch_program)
+            content = bytes(made.buffer)
             for index, found in enumerate(delegation if self.kernels == "xnnpack" else ()):
                 require_delegation(found, index, self.delegated_share)
         return ConvertedProgram(
@@ -192,6 +194,20 @@ class ExecuTorch(Target):
         (content,) = program.files.values()
         with quiet():
             return read_footprint(content, program.delegation)
+
+
+def _require_kernels(program: Any) -> None:
+    """An operator may have a form that its runtime has no kernel for, such as a sort."""
+    runtime = require("executorch.runtime").Runtime.get()
+    known = runtime.operator_registry.operator_names
+    for plan in program.execution_plan:
+        for operator in plan.operators:
+            name = f"{operator.name}.{operator.overload}".removesuffix(".")
+            if name not in known:
+                raise ConversionError(
+                    f"ExecuTorch's runtime has no kernel for {name}; replace the operator it "
+                    "names, or leave ExecuTorch out of the targets"
+                )
 
 
 def _execute(method: Any, carry: Sequence[Tensor], index: int) -> list[Tensor]:
