@@ -11,6 +11,7 @@ from torch import Tensor
 from offramp.errors import ConversionError
 from offramp_export._first_line import first_line
 from offramp_export._require import require
+from offramp_export.targets._executorch_clamp import bound_again, pass_as_relu
 from offramp_export.targets._executorch_image import keep_image_exact
 from offramp_export.targets._executorch_subsample import share_scales, subsample_by_convolution
 
@@ -56,12 +57,14 @@ def quantize_programs(programs: Mapping[str, Any], images: NDArray[np.uint8]) ->
         module = program.module()
         subsample_by_convolution(module)
         exact = keep_image_exact(module) if not quantized else None
+        pass_as_relu(module)
         with torch.no_grad():
             handed_on = [tuple(module(*carry))[1:] for carry in carries]
         try:
             observed = prepare_pt2e(module, XNNPACKQuantizer().set_global(settings))
             if exact is not None:
                 exact.fix(observed)
+            bound_again(observed)
             share_scales(observed)
             with torch.no_grad():
                 for carry in carries:
