@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from offramp.errors import ConversionError
 from offramp_export import Preprocess, export
+from offramp_export._litert.compress import compress_weights
+from offramp_export._litert.convert import Signature, convert_signatures
+from offramp_export._litert.quantize import _quantize
+from offramp_export._litert.recipe import make_recipe
 from offramp_export.targets import CoreML, ExecuTorch, LiteRT
 
 if TYPE_CHECKING:
@@ -126,6 +130,21 @@ def test_what_no_runtime_has_a_kernel_for_is_named(target: Target, tmp_path: Pat
 def test_an_operator_of_whole_numbers_is_named(tmp_path: Path) -> None:
     error = _refused(LiteRT("int8"), _Counts(), 256, tmp_path)
     assert (error.stage, error.layer, error.operator) == (1, "body.2", "aten.one_hot.default")
+
+
+def test_what_the_litert_quantiser_says_is_passed_on() -> None:
+    signature = Signature(nn.Conv2d(3, 4, 3).eval(), ((1, 3, 8, 8),))
+    program = convert_signatures({"stage_0": signature})
+    static = make_recipe(["stage_0"], ["int8"])
+    for quantize in (
+        lambda: compress_weights(program, static),
+        lambda: _quantize(program, {}, static),
+    ):
+        # Without the ranges that static int8 needs.
+        with pytest.raises(
+            ConversionError, match=r"LiteRT's quantiser refused the program: .*statistics.*; leave"
+        ):
+            quantize()
 
 
 class _Masked(nn.Module):
