@@ -116,13 +116,13 @@ class Tally:
     def twin(self, architecture: Architecture) -> FrozenTrial | None:
         """The first trial that evaluated the same network, whose outputs would be the same."""
         self.update()
-        form = self._space.canonical(architecture)
+        form = self._space.identity(architecture)
         with self._lock:
             number = self._first_of.get(hash(form))
             if number is None:
                 return None
             trial = self._known[number]
-        return trial if self._space.canonical(trial.params) == form else None
+        return trial if self._space.identity(trial.params) == form else None
 
     def progress(self, trials: int | None) -> SearchProgress:
         """Where the search is."""
@@ -144,7 +144,7 @@ class Tally:
             self._last_done = max(self._last_done, trial.number)
             self._in_a_row = [number for number in self._in_a_row if number > self._last_done]
             # Its hash, because ten thousand decisions of each trial would be kept twice.
-            form = hash(self._space.canonical(trial.params))
+            form = hash(self._space.identity(trial.params))
             self._first_of[form] = min(trial.number, self._first_of.get(form, trial.number))
             return
         self._refused += trial.state is TrialState.PRUNED

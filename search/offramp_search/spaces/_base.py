@@ -74,8 +74,16 @@ class Space(ABC):
         return ()
 
     def canonical(self, architecture: Architecture) -> Hashable:
-        """Equal for architectures that are the same network; by default only for equal ones."""
+        """Equal for architectures that nothing tells apart; by default only for equal ones."""
         return tuple(architecture[name] for name in self.decisions())
+
+    def identity(self, architecture: Architecture) -> Hashable:
+        """Equal for architectures of which ``build`` makes the same network; evaluated once.
+
+        By default ``canonical``. They may differ once more is decided in the same way for both,
+        which a sampler that decides step by step has to tell apart, so ``canonical`` does.
+        """
+        return self.canonical(architecture)
 
     @abstractmethod
     def refusal(self, architecture: Architecture) -> str | None:

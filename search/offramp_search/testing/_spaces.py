@@ -199,6 +199,25 @@ class SpaceContract(ABC):
             cost = tuple(sorted(space.cost(architecture)))
             assert costs.setdefault(form, cost) == cost
 
+    def test_equal_identities_are_one_network(self, space: Space) -> None:
+        """Of equal blocks, and with equal answers where it begins with equal weights."""
+        firsts: dict[object, Architecture] = {}
+        pairs = []
+        for architecture in self.draw(space, 200, seed=1):
+            identity = space.identity(dict(architecture))
+            assert identity == space.identity(architecture)
+            first = firsts.setdefault(identity, architecture)
+            if space.canonical(first) != space.canonical(architecture):
+                pairs.append((first, architecture))
+        for pair in pairs[:_ARCHITECTURES]:
+            one, other = (
+                [[block.key for block in stage] for stage in space.blocks(each)] for each in pair
+            )
+            assert one == other
+            with torch.no_grad():
+                answers = [self.built(space, each)(self.images()) for each in pair]
+            assert all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
+
     def test_what_is_refused_costs_no_forward_pass(self, space: Space) -> None:
         """It is refused in a sentence, and never built."""
         refused = self.refused()

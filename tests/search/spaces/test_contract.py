@@ -55,3 +55,8 @@ class TestStaticTransformWithHeads(TestStaticTransform):
         (architecture,) = self.draw(space, 1)
         names = [name for name, _ in self.built(space, architecture).stages[0].named_children()]
         assert any(name.endswith("_exit_conv") for name in names)
+
+    def test_many_decisions_make_one_network(self, space: Space) -> None:
+        drawn = self.draw(space, 200, seed=1)
+        identities = {space.identity(architecture) for architecture in drawn}
+        assert len(identities) < len({space.canonical(architecture) for architecture in drawn})

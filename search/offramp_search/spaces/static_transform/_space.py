@@ -20,7 +20,7 @@ from offramp_search.spaces.static_transform._units import find_units
 from offramp_search.spaces.static_transform._weights import load_stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from optuna.distributions import BaseDistribution
     from torch import nn
@@ -159,6 +159,11 @@ class StaticTransform(Space):
                 self.depth_architecture([share**power for share in even]) for power in _POWERS
             ]
         return tuple(found)
+
+    def identity(self, architecture: Architecture) -> Hashable:
+        """Equal for decisions that come to the same: what cannot be computed yet waits anyway."""
+        labelling = self._labeller.label(architecture)
+        return labelling.labels, labelling.exits
 
     def refusal(self, architecture: Architecture) -> str | None:
         """Why these decisions make no valid network, or ``None`` if they do.
