@@ -17,23 +17,20 @@ import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import nn
 
-from export_parity_networks import FromPixels
 from offramp._files import write_atomically
 from offramp_search.bases import load_base
 from offramp_search.data import open_source
+from offramp_search.pipeline import static_network
 from offramp_search.report import Claim, write_result
 from offramp_search.training import Recipe, accuracies, evaluate, train
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from offramp_search.training import TrainingProgress
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,18 +39,6 @@ BASES = ("vgg16_bn", "mobilenet_v2")
 TEACHER = "resnet56"
 TRAIN_IMAGES = 45_000
 _CLASSES, _IMAGE_SHAPE = 10, (32, 32)
-
-
-@final
-class _OneExit(nn.Module):
-    """A static network as one whose only exit is its end."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        return (self.network(image),)
 
 
 def main() -> None:
@@ -92,19 +77,19 @@ def main() -> None:
         weights=arguments.data / "pretrained" / f"{TEACHER}_cifar10.safetensors",
     )
     torch.manual_seed(0)
-    network = _OneExit(FromPixels(base.preprocess, base.module))
-    teacher = FromPixels(pretrained.preprocess, pretrained.module).eval()
+    network = static_network(base)
+    teacher = static_network(pretrained).eval()
     history = train(
         network,
         images.take(np.arange(TRAIN_IMAGES)),
         recipe=recipe,
-        teacher=teacher.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        teacher=lambda image: teacher(image)[-1],
         checkpoint=kept.with_suffix(".training.safetensors"),
         progress=_say,
     )
     write_atomically(kept, save(base.module.state_dict()))
     (accuracy,) = accuracies(evaluate(network, held_out), held_out.labels)
-    (teachers,) = accuracies(evaluate(_OneExit(teacher), held_out), held_out.labels)
+    (teachers,) = accuracies(evaluate(teacher, held_out), held_out.labels)
     print(f"{arguments.base}: {accuracy:.2%} of {len(held_out)} training images held out")
     write_result(
         arguments.result or RESULTS / f"cifar10_{arguments.base}.json",

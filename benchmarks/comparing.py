@@ -12,7 +12,6 @@ from offramp.profiling import collect_logits
 from offramp.runtimes import open_runtime
 from offramp_search.bases import load_base
 from offramp_search.data import ImageSet, take_stratified
-from offramp_search.devices import network_key
 from offramp_search.evaluators import FineTune, fit_all_exits, recalibrate
 from offramp_search.pipeline import random_architecture, static_network
 from offramp_search.thresholds import curve, solve
@@ -139,18 +138,18 @@ def draw_within(
         besides: Networks that are not drawn.
     """
     # Different decisions may make one network: what a stage cannot read yet moves to a later one.
-    networks = {network_key(space.blocks(one)) for one in besides}
+    networks = {space.identity(one) for one in besides}
     generator = np.random.default_rng([seed, 5])
     found: list[Architecture] = []
     while len(found) < count:
         architecture = random_architecture(space, generator)
-        stages = space.blocks(architecture)
-        if network_key(stages) in networks:
+        if space.identity(architecture) in networks:
             continue
+        stages = space.blocks(architecture)
         table.require([block for stage in stages for block in stage])
         if budget.allows([latency.ms for latency in table.predict(stages)], 0):
             found.append(architecture)
-            networks.add(network_key(stages))
+            networks.add(space.identity(architecture))
     return found
 
 

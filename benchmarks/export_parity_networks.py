@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from offramp_search.data import ImageSet
     from offramp_search.training import TrainingProgress
 
-__all__ = ["NETWORKS", "FromPixels", "Prepared", "ThreeExits", "prepare"]
+__all__ = ["NETWORKS", "Prepared", "ThreeExits", "prepare"]
 
 _BATCH = 100
 _CLASSES = 10
@@ -301,13 +301,13 @@ def _origin(name: str, training: _Training | None) -> str:
     begun = "of the pretrained ResNet-20, then " if training.pretrained else ""
     return (
         f"{begun}trained {training.epochs} epochs on {training.images} training images, all exits "
-        f"together"
+        "together"
     )
 
 
 @final
-class FromPixels(nn.Module):
-    """Reads images as they are, which is what ``train`` shows a network."""
+class _FromPixels(nn.Module):
+    """Reads images as they are, for ``train``."""
 
     def __init__(self, preprocess: nn.Module, network: nn.Module) -> None:
         super().__init__()
@@ -315,7 +315,6 @@ class FromPixels(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Any:
-        """What the network makes of images, ``(images, height, width, 3)`` float32, 0 to 255."""
         return self.network(self.preprocess(image).contiguous(memory_format=torch.channels_last))
 
 
@@ -332,7 +331,7 @@ def _train(
             print(f"step {now.step} of {now.steps}, {shares}", file=sys.stderr, flush=True)
 
     train(
-        FromPixels(preprocess, network),
+        _FromPixels(preprocess, network),
         # Rows are in a random order, so the first ones are a sample.
         data.take(np.arange(training.images)),
         recipe=Recipe(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp_search.spaces import _operators as op
+from offramp_search.spaces._steps import RAW_IMAGE
 from offramp_search.spaces.cell import _form
 from offramp_search.spaces.cell._plan import Planner
 
@@ -194,13 +195,13 @@ class RelaxedCells(nn.Module):
 
     def _outputs(self, image: Tensor) -> list[Tensor]:
         """What every cell computes."""
-        values = self._run(self._stem, {_only_input(self._stem): image})
+        values = self._run(self._stem, {RAW_IMAGE: image})
         alone = [self._not_read(block) for block in range(1, self._blocks + 1)]
         found = []
         for cell in self._cells:
             values = self._run(cell.steps, values)
-            for block, (parts, name) in enumerate(zip(cell.blocks, cell.sums, strict=True)):
-                values[name] = self._mix(block + 1, parts, values)
+            for block, (parts, name) in enumerate(zip(cell.blocks, cell.sums, strict=True), 1):
+                values[name] = self._mix(block, parts, values)
             joined = [values[name] * share for name, share in zip(cell.sums, alone, strict=True)]
             values[cell.output] = torch.cat(joined, 1)
             found.append(values[cell.output])
@@ -255,9 +256,5 @@ def _place(stage: int, cell: int) -> str:
     return f"{stage}_cell{cell}"
 
 
-def _only_input(steps: Sequence[Step]) -> Name:
-    return steps[0].inputs[0]
-
-
 def _sum(parts: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(parts)).sum(0) if parts[0].ndim == 0 else sum(parts[1:], parts[0])
+    return sum(parts[1:], parts[0])
