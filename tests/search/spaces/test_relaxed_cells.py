@@ -162,7 +162,7 @@ def test_the_places_of_an_exit_share_all_probability(space: Cell) -> None:
     widths = relaxed.exit_widths(maps=True)
     assert {name for mixture in mixtures for name, _, _ in mixture} == set(widths)
     for mixture in mixtures:
-        assert sum(float(share) for _, share, _ in mixture) == pytest.approx(1)
+        assert sum(float(share.detach()) for _, share, _ in mixture) == pytest.approx(1)
         for name, _, read in mixture:
             assert read.shape[1] == widths[name]
     assert len(mixtures[-1]) == 1  # the last stage ends where the stack does
