@@ -206,7 +206,8 @@ def search(
         typer.Option(
             "--smaller",
             help="Set smaller static networks beside the result, trained alike: shares of the "
-            "base's width, multiples of 1/groups, separated by commas.",
+            "base's width, multiples of 1/groups, separated by commas. 1 is the base itself, "
+            "trained on.",
         ),
     ] = "",
     image_size: Annotated[

@@ -79,7 +79,7 @@ def _stages(stage_ms: Sequence[float]) -> str:
 
 
 def _smaller(share: float) -> str:
-    return f"static, {share:.0%} wide"
+    return "static, trained on" if share == 1 else f"static, {share:.0%} wide"
 
 
 def _cells(

@@ -77,7 +77,7 @@ class Settings:
         calibration_images: Images to certify thresholds on at most.
         test_images: Images to report on at most.
         smaller_shares: Static networks to set beside the one that is found, each a share of the
-            base's width, trained as it is.
+            base's width, trained as it is. 1 is the base itself, trained on.
         programs: What to export, ``runtime/precision`` each.
         limit: The largest drop of accuracy that early exits may cost, a fraction.
         confidence: Of the certificate.
@@ -166,10 +166,10 @@ class Settings:
                 "train each on its own"
             )
         for share in self.smaller_shares:
-            if not 0 < share < 1 or share * self.groups % 1:
+            if not 0 < share <= 1 or share * self.groups % 1:
                 raise DataError(
                     f"a smaller static network of {share:g} of the width cannot be cut from layers "
-                    f"in {self.groups} groups; give multiples of 1/{self.groups} below 1"
+                    f"in {self.groups} groups; give multiples of 1/{self.groups} up to 1"
                 )
 
     def bind(self, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,11 +131,15 @@ def train_smaller(
 ) -> MultiStageNetwork:
     """A static network with a share of the base's channels, by the recipe of the one found.
 
-    It is the first stage of a network of full depth, and starts from the shared weights too.
+    It is the first stage of a network of full depth, and starts from the shared weights too. With
+    all channels it is the base, and starts from the base's weights: what the recipe is worth alone.
     """
     name = smaller_name(share)
-    whole = _inherit(context, name, space, masked, space.narrow_architecture(share))
-    network = first_stage_alone(whole)
+    if share == 1:
+        network = deepcopy(teacher)
+    else:
+        whole = _inherit(context, name, space, masked, space.narrow_architecture(share))
+        network = first_stage_alone(whole)
     train_once(context, name, network, context.settings.final_recipe, teacher)
     return network.eval()
 

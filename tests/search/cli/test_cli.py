@@ -59,7 +59,7 @@ def test_help_is_there(command: str, tmp_path: Path) -> None:
         (["--data", "x", "--out", "o", "--ray-address", "auto"], "goes with --engine ray"),
         (["--data", "x", "--out", "o", "--minutes", "0"], "a search takes some minutes, got 0.0"),
         (["--data", "x", "--out", "o", "--devices", "9999"], "but this machine has"),
-        (["--data", "x", "--out", "o", "--smaller", "0.3"], "give multiples of 1/8 below 1"),
+        (["--data", "x", "--out", "o", "--smaller", "0.3"], "give multiples of 1/8 up to 1"),
         (
             ["--data", "x", "--out", "o", "--exit-head-channels", "2", "--stages", "3"],
             "at least one for each of 3 stages, got 2; give 64, say",
