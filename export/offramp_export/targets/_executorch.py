@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from offramp.bundle import ProgramStage, TensorEntry
 from offramp.errors import ConversionError, ExportError
-from offramp_export._edges import export_stage
+from offramp_export._edges import channel_last, export_stage
 from offramp_export._equalization import equalize
 from offramp_export._first_line import first_line
 from offramp_export._preprocess import quantizable_preprocess
@@ -24,6 +24,7 @@ from offramp_export.targets._delegation import check_share
 from offramp_export.targets._executorch_delegation import read_delegation, require_delegation
 from offramp_export.targets._executorch_footprint import read_footprint
 from offramp_export.targets._executorch_int8 import quantize_programs
+from offramp_export.targets._executorch_layout import ChannelsLastEdges, without_transposes
 from offramp_export.targets._executorch_metadata import describe_program
 from offramp_export.targets._executorch_pooling import fix_windows
 from offramp_export.targets._executorch_subsample import without_strided_slices
@@ -47,7 +48,7 @@ _DTYPES: dict[torch.dtype, Literal["float32", "int8"]] = {
 @final
 @dataclass(frozen=True, slots=True)
 class ExecuTorch(Target):
-    """ExecuTorch on the CPU; maps are channel-first, as torch has them.
+    """ExecuTorch on the CPU; maps cross channel-last, as XNNPACK computes them.
 
     Attributes:
         precision: ``float32``; or ``int8``, static: weights, with a scale per output channel, and
@@ -102,14 +103,19 @@ class ExecuTorch(Target):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
                 XnnpackPartitioner,
             )
+            from executorch.exir.passes import MemoryPlanningPass
 
+            # Stages read what the one before them made, where it is, and the image likewise.
+            planning = MemoryPlanningPass(alloc_graph_input=False)
             if self.precision == "int8":
                 images = choose_calibration_images("executorch/int8", calibration_images)
                 stages = equalize(stages, images)
                 stages = [quantizable_preprocess(stages[0]), *stages[1:]]
             exported = {
                 f"stage_{index}": export_stage(
-                    _Dense(stage, reads_image=index == 0).eval(), index, shapes
+                    ChannelsLastEdges(stage, reads_image=index == 0).eval(),
+                    index,
+                    [channel_last(shape) if index else shape for shape in shapes],
                 )
                 for index, (stage, shapes) in enumerate(zip(stages, carries, strict=True))
             }
@@ -125,16 +131,19 @@ class ExecuTorch(Target):
                 packages.append("torchao")
             edges = tuple(_edges(program) for program in exported.values())
             try:
-                lowered = exir.to_edge_transform_and_lower(
-                    exported,
-                    partitioner=[XnnpackPartitioner()] if self.kernels == "xnnpack" else [],
-                )
+                with without_transposes():
+                    lowered = exir.to_edge_transform_and_lower(
+                        exported,
+                        partitioner=[XnnpackPartitioner()] if self.kernels == "xnnpack" else [],
+                    )
                 # The next step turns what is left into operators of another name.
                 delegation = tuple(
                     read_delegation(lowered.exported_program(name)) for name in exported
                 )
                 # Only here is an operator found that has no form with memory for its result.
-                made = lowered.to_executorch()
+                made = lowered.to_executorch(
+                    exir.ExecutorchBackendConfig(memory_planning_pass=planning)
+                )
             except Exception as error:
                 raise ConversionError(
                     f"ExecuTorch's converter refused the stages: {first_line(error)}; replace the "
@@ -219,25 +228,6 @@ def _execute(method: Any, carry: Sequence[Tensor], index: int) -> list[Tensor]:
             "one by one to find the operator, or leave ExecuTorch out of the targets"
         ) from error
     return outputs
-
-
-class _Dense(nn.Module):
-    """A stage that computes, and hands on, plain channel-first memory.
-
-    ExecuTorch takes a tensor in another memory order without complaint and reads it wrongly
-    (https://github.com/pytorch/executorch/issues/21837), and a stage that only permutes the image
-    would pass the image's own order all the way through.
-    """
-
-    def __init__(self, stage: nn.Module, *, reads_image: bool) -> None:
-        super().__init__()
-        self.stage = stage
-        self.reads_image = reads_image
-
-    def forward(self, *carry: Tensor) -> tuple[Tensor, ...]:
-        if self.reads_image:
-            carry = (carry[0].permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),)
-        return tuple(value.contiguous() for value in self.stage(*carry))
 
 
 def _edges(program: Any) -> ProgramStage:

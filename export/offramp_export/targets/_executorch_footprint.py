@@ -27,6 +27,7 @@ __all__ = ["read_footprint"]
 
 _XNNPACK = "XnnpackBackend"
 _HEADER_BYTES = 30
+_SCALAR_BYTES = {"FLOAT": 4, "CHAR": 1}  # of what crosses the edges of a stage
 _ITEM_BYTES = {"fp32": 4, "int32": 4, "qint32": 4, "fp16": 2, "bf16": 2}
 _ITEM_BYTES |= {"qint8": 1, "quint8": 1, "qdint8": 1, "qpint8": 1}
 _INFINITE = re.compile(rb":\s*-?inf\b")  # the bounds of a clamp, as flatc writes them
@@ -72,18 +73,27 @@ def read_footprint(
         StageFootprint(
             weight_bytes=weight_bytes,
             shared_bytes=shared_bytes,
-            peak_activation_bytes=planned_bytes + max((graph.peak for graph in inside), default=0),
+            peak_activation_bytes=planned_bytes
+            + given_bytes
+            + max((graph.peak for graph in inside), default=0),
             planned_bytes=planned_bytes,
             delegation=found,
         )
-        for (weight_bytes, shared_bytes), inside, planned_bytes, found in zip(
+        for (weight_bytes, shared_bytes), inside, planned_bytes, given_bytes, found in zip(
             weigh(used, sizes),
             graphs,
             (sum(plan.non_const_buffer_sizes) for plan in plans),
+            (_given_bytes(plan) for plan in plans),
             delegation,
             strict=True,
         )
     )
+
+
+def _given_bytes(plan: Any) -> int:
+    """What the caller holds for a method: a plan has no place for what is read."""
+    tensors = [plan.values[place].val for place in plan.inputs]
+    return sum(math.prod(one.sizes) * _SCALAR_BYTES[one.scalar_type.name] for one in tensors)
 
 
 def _constants_of(plan: Any) -> Iterator[str]:
