@@ -59,7 +59,14 @@ class ChannelsLastEdges(nn.Module):
 
 
 def _dense(value: Tensor, order: _Order) -> Tensor:
-    return (value.permute(order) if value.ndim == len(order) else value).contiguous()
+    if value.ndim != len(order):
+        return value.contiguous()
+    moved = value.permute(order)
+    # One channel, or one pixel, is the same memory in both orders. XNNPACK cannot run a transpose
+    # of one channel followed by its own (executorch 1.5.1, int8).
+    if value.is_contiguous() and moved.is_contiguous():
+        return value.reshape(moved.shape)
+    return moved.contiguous()
 
 
 @contextmanager
@@ -180,7 +187,9 @@ def _way_to_first(node: torch.fx.Node) -> list[torch.fx.Node]:
             scale = None
         elif name not in _COPIES:
             break
-        if order == _TO_FIRST and scale is None:
+        # What leaves the graph in torch's order has to be made, and an input cannot leave it.
+        leaves = any(reader.op == "output" for reader in at.users)
+        if order == _TO_FIRST and scale is None and not leaves:
             found.append(at)
     return found
 
@@ -221,7 +230,10 @@ def _then(first: Any, second: Any) -> _Order:
 
 def _is_plain_map(node: torch.fx.Node) -> bool:
     value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.ndim == len(_SAME) and value.is_contiguous()
+    if not isinstance(value, Tensor) or value.ndim != len(_SAME) or not value.is_contiguous():
+        return False
+    # One channel, or one pixel, is the same memory in both orders: XNNPACK takes it for torch's.
+    return not value.permute(_TO_FIRST).is_contiguous()
 
 
 def _name(node: torch.fx.Node) -> str:

@@ -90,6 +90,54 @@ class _Chain(nn.Module):
         return (logits,) if self.is_last else (logits, x)
 
 
+class _Outside(nn.Module):
+    """Begins and ends with what XNNPACK does not take, so its maps stay in torch's order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(2, 8)
+        self.layer = nn.Conv2d(8, 6, 3)
+        self.after = nn.GroupNorm(3, 6)
+        self.exit = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.after(functional.relu(self.layer(self.norm(x))))
+        return self.exit(x.mean((2, 3))), x
+
+
+class _Thin(nn.Module):
+    """Hands on a map of one channel and one of one pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(8, 1, 3, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.exit = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        mean = self.pool(x)
+        return self.exit(mean.flatten(1)), functional.relu(self.layer(x)), functional.relu(mean)
+
+
+class _AfterThin(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(1, 5, 3)
+        self.other = nn.Conv2d(8, 5, 1)
+
+    def forward(self, map_: Tensor, mean: Tensor) -> tuple[Tensor]:
+        return ((functional.relu(self.one(map_)) + self.other(mean)).mean((2, 3)),)
+
+
+class _AfterOutside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(6, 5, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.layer(x).amax((2, 3)),)
+
+
 def _stages(*kinds: nn.Module) -> Sequence[nn.Module]:
     return prepare_stages(kinds)
 
@@ -100,6 +148,18 @@ def _images() -> np.ndarray:
 
 def _convert(stages: Sequence[nn.Module], target: ExecuTorch) -> ConvertedProgram:
     return target.convert(stages, trace_edges(stages, *SIZE).carries, _images())
+
+
+def _assert_as_torch(
+    program: ConvertedProgram,
+    stages: Sequence[nn.Module],
+    target: ExecuTorch,
+    tolerance: float = 1e-4,
+) -> None:
+    expected = run_stages(stages, torch.from_numpy(_images().astype(np.float32)))
+    for found, (logits, *_) in zip(target.run(program, _images()), expected, strict=True):
+        largest = float(logits.abs().max())
+        np.testing.assert_allclose(found, logits.numpy(), rtol=0, atol=tolerance * largest)
 
 
 def _operators(program: ConvertedProgram) -> list[list[str]]:
@@ -131,10 +191,26 @@ def test_maps_cross_channel_last(kernels: Literal["xnnpack", "portable"]) -> Non
         [(1, 12, 20, 8), (1, 6, 10, 12), (1, 8)],
         [(1, 6, 10, 16), (1, 6, 10, 12)],
     ]
-    with torch.no_grad():
-        expected = run_stages(stages, torch.from_numpy(_images().astype(np.float32)))
-    for found, (logits, *_) in zip(target.run(program, _images()), expected, strict=True):
-        np.testing.assert_allclose(found, logits.numpy(), atol=1e-4 * float(logits.abs().max()))
+    _assert_as_torch(program, stages, target)
+
+
+def test_what_xnnpack_leaves_at_a_cut_reads_and_makes_the_same_maps() -> None:
+    torch.manual_seed(3)
+    stages = _stages(_Chain(first=True), _Outside(), _AfterOutside())
+    program = _convert(stages, ExecuTorch())
+    assert program.delegation[1].left["aten.native_group_norm.default"] == 2
+    _assert_as_torch(program, stages, ExecuTorch())
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_map_that_is_the_same_in_both_orders_has_its_shape(precision: Precision) -> None:
+    torch.manual_seed(3)
+    stages = _stages(_Chain(first=True), _Thin(), _AfterThin())
+    target = ExecuTorch(precision)
+    program = _convert(stages, target)
+    shapes = [entry.shape for entry in program.stages[2].inputs]
+    assert shapes == [(1, 12, 20, 1), (1, 1, 1, 8)]
+    _assert_as_torch(program, stages, target, 1e-4 if precision == "float32" else 0.1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -89,7 +89,7 @@ def _largest_difference(
 def test_a_shortcut_that_leaves_pixels_out_cuts_nothing_in_two(precision: Precision) -> None:
     program, stages, target = _convert(_Shortcut(), precision)
     assert [found.left for found in program.delegation] == [{}, {}]
-    assert program.stages[1].inputs[0].shape == (1, 8, 16, 16)
+    assert program.stages[1].inputs[0].shape == (1, 16, 16, 8)
     difference = _largest_difference(program, stages, target)
     assert difference <= (1e-5 if precision == "float32" else 0.05)
 
