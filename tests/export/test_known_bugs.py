@@ -21,7 +21,7 @@ from offramp_export._litert.quantize import quantize_signatures
 from offramp_export._litert.tree import opcodes
 from offramp_export._quiet import quiet
 from offramp_export.targets import CoreML, ExecuTorch
-from offramp_export.testing import contract_images, contract_stages
+from offramp_export.testing import contract_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +93,7 @@ def test_the_litert_quantiser_leaves_an_unread_input_float(converted: bytes) -> 
 
 
 def test_executorch_reads_channels_last_memory_as_it_lies() -> None:
-    """``targets._executorch._Dense`` copies into plain memory; pytorch/executorch#21837."""
+    """``targets._executorch_layout`` copies into plain memory; pytorch/executorch#21837."""
     with quiet():
         from executorch.exir import to_edge_transform_and_lower
         from executorch.runtime import Runtime
@@ -110,6 +110,21 @@ def test_executorch_reads_channels_last_memory_as_it_lies() -> None:
         assert not torch.equal(method.execute([channels_last])[0], plain)
 
 
+class _ReadTwice(nn.Module):
+    """One map is averaged, and read by what XNNPACK leaves, in torch's order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.pool = nn.AvgPool2d(2)
+        self.norm = nn.GroupNorm(2, 4)
+        self.exit = nn.Linear(4, 5)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        x = torch.relu(self.first(image.permute(0, 3, 1, 2)))
+        return (self.exit(self.norm(x).mean((2, 3)) + self.pool(x).mean((2, 3))),)
+
+
 def test_executorch_transposes_a_dequantised_map_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """``targets._executorch_int8._separate_readers`` gives each reader a map of its own.
 
@@ -119,13 +134,50 @@ def test_executorch_transposes_a_dequantised_map_twice(monkeypatch: pytest.Monke
     monkeypatch.setattr(f"{module}_int8._separate_readers", lambda graph: None)
     # Ranges do not matter here, and each image takes its time.
     monkeypatch.setattr(f"{module}.choose_calibration_images", lambda target, images: images)
-    stages = prepare_stages(contract_stages()[:2])
-    carries = [[(1, 16, 16, 3)], [(1, 8, 16, 16), (1, 16, 8, 8)]]
+    stages = prepare_stages([_ReadTwice()])
     images = contract_images(2)
     target = ExecuTorch("int8")
+    broken = target.convert(stages, [[(1, 16, 16, 3)]], images)
+    with pytest.raises(ExportError, match="converted stage 0 but cannot run it"):
+        target.run(broken, images[:1])
+
+
+class _ToOneChannel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        one = torch.relu(self.layer(image.permute(0, 3, 1, 2)))
+        return one.mean((2, 3)).repeat(1, 5), one
+
+
+class _FromOneChannel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 5, 3)
+
+    def forward(self, one: Tensor) -> tuple[Tensor]:
+        return (self.layer(one).mean((2, 3)),)
+
+
+def test_xnnpack_mistakes_the_order_of_one_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``targets._executorch_layout._dense`` gives it a shape; pytorch/executorch#19153."""
+    module = "offramp_export.targets._executorch"
+    monkeypatch.setattr(f"{module}.choose_calibration_images", lambda target, images: images)
+    stages = prepare_stages([_ToOneChannel(), _FromOneChannel()])
+    carries = [[(1, 12, 20, 3)], [(1, 1, 12, 20)]]
+    images = np.random.default_rng(0).integers(0, 256, (2, 12, 20, 3), dtype=np.uint8)
+    target = ExecuTorch("int8")
+    assert target.run(target.convert(stages, carries, images), images).shape == (2, 2, 5)
+
+    def permute(value: Tensor, order: tuple[int, ...]) -> Tensor:
+        return (value.permute(order) if value.ndim == len(order) else value).contiguous()
+
+    monkeypatch.setattr(f"{module}_layout._dense", permute)
     broken = target.convert(stages, carries, images)
     with pytest.raises(ExportError, match="converted stage 1 but cannot run it"):
-        target.run(broken, images[:1])
+        target.run(broken, images)
 
 
 class _Bounded(nn.Module):

@@ -245,6 +245,12 @@ def _edges(program: Any) -> ProgramStage:
                     "contiguous tensor; add .contiguous() where the stage returns it"
                 )
     signature = program.graph_signature
+    passed = set(signature.user_inputs) & set(signature.user_outputs)
+    if passed:
+        raise ExportError(
+            f"ExecuTorch: a stage hands on its input {min(passed)} itself, expected a tensor of "
+            "its own; add .clone() where the stage returns it"
+        )
     inputs, outputs = (
         tuple(entries[name] for name in names)
         for names in (signature.user_inputs, signature.user_outputs)

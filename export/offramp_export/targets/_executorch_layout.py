@@ -52,18 +52,25 @@ class ChannelsLastEdges(nn.Module):
 
     def forward(self, *carry: Tensor) -> tuple[Tensor, ...]:
         """The logits and the carry."""
-        carry = tuple(_dense(value, _TO_FIRST) for value in carry)
+        read = tuple(_dense(value, _TO_FIRST) for value in carry)
         if self.reads_image:
-            carry = tuple(image.permute(_TO_LAST) for image in carry)
-        return tuple(_dense(value, _TO_LAST) for value in self.stage(*carry))
+            read = tuple(image.permute(_TO_LAST) for image in read)
+        made: tuple[Tensor, ...] = self.stage(*read)
+        # What is handed on as it came is copied, because ExecuTorch's Python package gives every
+        # output memory of its own, also one that is an input, and what was in it is lost.
+        passed = {id(inner): outer for inner, outer in zip(read, carry, strict=True)}
+        return tuple(
+            passed[id(value)].clone() if id(value) in passed else _dense(value, _TO_LAST)
+            for value in made
+        )
 
 
 def _dense(value: Tensor, order: _Order) -> Tensor:
     if value.ndim != len(order):
         return value.contiguous()
     moved = value.permute(order)
-    # One channel, or one pixel, is the same memory in both orders. XNNPACK cannot run a transpose
-    # of one channel followed by its own (executorch 1.5.1, int8).
+    # One channel, or one pixel, is the same memory in both orders, and XNNPACK's graphs mistake one
+    # order for the other (https://github.com/pytorch/executorch/issues/19153): int8 does not run.
     if value.is_contiguous() and moved.is_contiguous():
         return value.reshape(moved.shape)
     return moved.contiguous()
@@ -75,7 +82,8 @@ def without_transposes() -> Iterator[None]:
 
     A stage that permutes what it is given to torch's order is followed, in XNNPACK's graph, by the
     transpose back that every convolution asks for, and XNNPACK's lowering (executorch 1.5.1) drops
-    such pairs of its own transposes only: both would be computed at each run.
+    such pairs of its own transposes only (https://github.com/pytorch/executorch/pull/11316): both
+    would be computed at each run.
     """
     preprocess = require("executorch.backends.xnnpack.xnnpack_preprocess")
     known = preprocess.XNNPACKPassManager

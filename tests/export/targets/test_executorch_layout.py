@@ -45,7 +45,7 @@ class _Start(nn.Module):
 
 
 class _Middle(nn.Module):
-    """Joins a map with channels of its own, and hands one on as it came."""
+    """Joins a map with channels of its own, and hands on what else it is given as it came."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,22 +55,23 @@ class _Middle(nn.Module):
 
     def forward(self, x: Tensor, wide: Tensor, mean: Tensor) -> tuple[Tensor, ...]:
         joined = torch.cat([functional.relu(self.layer(x)), wide], 1)
-        return self.exit(torch.cat([self.pool(joined).flatten(1), mean], 1)), joined, wide
+        logits = self.exit(torch.cat([self.pool(joined).flatten(1), mean], 1))
+        return logits, joined, wide, mean
 
 
 class _End(nn.Module):
-    """Averages one map and convolves both."""
+    """Convolves both maps, and reads the vector."""
 
     def __init__(self) -> None:
         super().__init__()
         self.one = nn.Conv2d(16, 6, 3, padding=1)
         self.other = nn.Conv2d(12, 6, 1)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.exit = nn.Linear(6, 5)
+        self.exit = nn.Linear(14, 5)
 
-    def forward(self, joined: Tensor, wide: Tensor) -> tuple[Tensor]:
+    def forward(self, joined: Tensor, wide: Tensor, mean: Tensor) -> tuple[Tensor]:
         x = functional.relu(self.one(joined)) + functional.relu(self.other(wide))
-        return (self.exit(self.pool(x).flatten(1)),)
+        return (self.exit(torch.cat([self.pool(x).flatten(1), mean], 1)),)
 
 
 class _Chain(nn.Module):
@@ -189,7 +190,7 @@ def test_maps_cross_channel_last(kernels: Literal["xnnpack", "portable"]) -> Non
     assert shapes == [
         [(1, 12, 20, 3)],
         [(1, 12, 20, 8), (1, 6, 10, 12), (1, 8)],
-        [(1, 6, 10, 16), (1, 6, 10, 12)],
+        [(1, 6, 10, 16), (1, 6, 10, 12), (1, 8)],
     ]
     _assert_as_torch(program, stages, target)
 
