@@ -20,6 +20,7 @@ from offramp_export._litert.flatbuffer import mend, read_model, read_stages
 from offramp_export._litert.quantize import quantize_signatures
 from offramp_export._litert.tree import opcodes
 from offramp_export._quiet import quiet
+from offramp_export._require import require
 from offramp_export.targets import CoreML, ExecuTorch
 from offramp_export.testing import contract_images
 
@@ -142,42 +143,28 @@ def test_executorch_transposes_a_dequantised_map_twice(monkeypatch: pytest.Monke
         target.run(broken, images[:1])
 
 
-class _ToOneChannel(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Conv2d(3, 1, 3, padding=1)
+def test_xnnpack_asks_one_rounded_image_for_its_memory_order() -> None:
+    """``targets._executorch_layout.without_transposes`` asks the batch.
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        one = torch.relu(self.layer(image.permute(0, 3, 1, 2)))
-        return one.mean((2, 3)).repeat(1, 5), one
+    One image has three axes and no order, so the map counts as channel-first.
+    """
+    require("torchao")
+    with quiet():
+        from executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass import (
+            ChannelsLastTaggedReshapePass,
+        )
+        from executorch.exir.dialects._ops import ops
 
-
-class _FromOneChannel(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Conv2d(1, 5, 3)
-
-    def forward(self, one: Tensor) -> tuple[Tensor]:
-        return (self.layer(one).mean((2, 3)),)
-
-
-def test_xnnpack_mistakes_the_order_of_one_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``targets._executorch_layout._dense`` gives it a shape; pytorch/executorch#19153."""
-    module = "offramp_export.targets._executorch"
-    monkeypatch.setattr(f"{module}.choose_calibration_images", lambda target, images: images)
-    stages = prepare_stages([_ToOneChannel(), _FromOneChannel()])
-    carries = [[(1, 12, 20, 3)], [(1, 1, 12, 20)]]
-    images = np.random.default_rng(0).integers(0, 256, (2, 12, 20, 3), dtype=np.uint8)
-    target = ExecuTorch("int8")
-    assert target.run(target.convert(stages, carries, images), images).shape == (2, 2, 5)
-
-    def permute(value: Tensor, order: tuple[int, ...]) -> Tensor:
-        return (value.permute(order) if value.ndim == len(order) else value).contiguous()
-
-    monkeypatch.setattr(f"{module}_layout._dense", permute)
-    broken = target.convert(stages, carries, images)
-    with pytest.raises(ExportError, match="converted stage 1 but cannot run it"):
-        target.run(broken, images)
+    rounding = ops.edge.quantized_decomposed
+    scale = (0.1, 0, -128, 127, torch.int8)
+    graph = torch.fx.Graph()
+    given = graph.placeholder("given")
+    given.meta["val"] = torch.zeros(1, 4, 6, 8).to(memory_format=torch.channels_last)
+    given.meta["XNN_NHWC_NODE"] = True
+    rounded = graph.call_function(rounding.quantize_per_tensor.default, (given, *scale))
+    real = graph.call_function(rounding.dequantize_per_tensor.default, (rounded, *scale))
+    assert ChannelsLastTaggedReshapePass.is_nhwc_node(given)
+    assert not ChannelsLastTaggedReshapePass.is_nhwc_node(real)
 
 
 class _Bounded(nn.Module):

@@ -19,6 +19,7 @@ _Order = tuple[int, ...]
 _TO_FIRST: _Order = (0, 3, 1, 2)
 _TO_LAST: _Order = (0, 2, 3, 1)
 _SAME: _Order = (0, 1, 2, 3)
+_PLAIN = torch.contiguous_format
 
 _COPIES = ("aten.clone.default", "aten._to_copy.default")
 _PERMUTE = "aten.permute_copy.default"
@@ -52,28 +53,22 @@ class ChannelsLastEdges(nn.Module):
 
     def forward(self, *carry: Tensor) -> tuple[Tensor, ...]:
         """The logits and the carry."""
-        read = tuple(_dense(value, _TO_FIRST) for value in carry)
+        read = tuple(_moved(value, _TO_FIRST).contiguous() for value in carry)
         if self.reads_image:
             read = tuple(image.permute(_TO_LAST) for image in read)
-        made: tuple[Tensor, ...] = self.stage(*read)
-        # What is handed on as it came is copied, because ExecuTorch's Python package gives every
-        # output memory of its own, also one that is an input, and what was in it is lost.
+        logits, *made = self.stage(*read)
+        # What is handed on as it came needs no transpose, only memory of its own, as all the rest:
+        # ExecuTorch's Python package gives every output new memory, and where an output is an input
+        # what was in it is lost. A slice of everything is dropped on the way and leaves the input.
         passed = {id(inner): outer for inner, outer in zip(read, carry, strict=True)}
-        return tuple(
-            passed[id(value)].clone() if id(value) in passed else _dense(value, _TO_LAST)
-            for value in made
-        )
+        made = [
+            passed[id(value)] if id(value) in passed else _moved(value, _TO_LAST) for value in made
+        ]
+        return (logits.contiguous(), *(value.clone(memory_format=_PLAIN) for value in made))
 
 
-def _dense(value: Tensor, order: _Order) -> Tensor:
-    if value.ndim != len(order):
-        return value.contiguous()
-    moved = value.permute(order)
-    # One channel, or one pixel, is the same memory in both orders, and XNNPACK's graphs mistake one
-    # order for the other (https://github.com/pytorch/executorch/issues/19153): int8 does not run.
-    if value.is_contiguous() and moved.is_contiguous():
-        return value.reshape(moved.shape)
-    return moved.contiguous()
+def _moved(value: Tensor, order: _Order) -> Tensor:
+    return value.permute(order) if value.ndim == len(order) else value
 
 
 @contextmanager
@@ -86,20 +81,28 @@ def without_transposes() -> Iterator[None]:
     would be computed at each run.
     """
     preprocess = require("executorch.backends.xnnpack.xnnpack_preprocess")
-    known = preprocess.XNNPACKPassManager
+    from executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass import (
+        ChannelsLastTaggedReshapePass as Deciding,  # what is transposed, by the order at the edges
+    )
+
+    manager, is_channels_last = preprocess.XNNPACKPassManager, Deciding._is_nhwc_tensor
 
     def with_ours(program: Any, passes: Any = None) -> Any:
-        manager = known(program, passes)
-        names = [one.__name__ for one in manager.passes]
-        # That pass decides what is transposed, by the memory order of the graph's edges.
-        manager.passes.insert(names.index("ChannelsLastTaggedReshapePass"), _make_pass())
-        return manager
+        made = manager(program, passes)
+        made.passes.insert(made.passes.index(Deciding), _make_pass())
+        return made
+
+    def is_first_channels_last(tensor: Tensor) -> bool:
+        # Of an input that is rounded it asks about the first image alone, which has no such order.
+        return bool(is_channels_last(tensor if tensor.ndim == len(_SAME) else tensor.unsqueeze(0)))
 
     preprocess.XNNPACKPassManager = with_ours
+    Deciding._is_nhwc_tensor = staticmethod(is_first_channels_last)
     try:
         yield
     finally:
-        preprocess.XNNPACKPassManager = known
+        preprocess.XNNPACKPassManager = manager
+        Deciding._is_nhwc_tensor = staticmethod(is_channels_last)
 
 
 def _make_pass() -> Any:

@@ -45,7 +45,7 @@ class _Start(nn.Module):
 
 
 class _Middle(nn.Module):
-    """Joins a map with channels of its own, and hands on what else it is given as it came."""
+    """Joins a map with channels of its own, and hands on what else it is given, all of it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class _Middle(nn.Module):
     def forward(self, x: Tensor, wide: Tensor, mean: Tensor) -> tuple[Tensor, ...]:
         joined = torch.cat([functional.relu(self.layer(x)), wide], 1)
         logits = self.exit(torch.cat([self.pool(joined).flatten(1), mean], 1))
-        return logits, joined, wide, mean
+        return logits, joined, wide, mean[:], wide[:, :12]
 
 
 class _End(nn.Module):
@@ -69,8 +69,8 @@ class _End(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.exit = nn.Linear(14, 5)
 
-    def forward(self, joined: Tensor, wide: Tensor, mean: Tensor) -> tuple[Tensor]:
-        x = functional.relu(self.one(joined)) + functional.relu(self.other(wide))
+    def forward(self, joined: Tensor, wide: Tensor, mean: Tensor, again: Tensor) -> tuple[Tensor]:
+        x = functional.relu(self.one(joined)) + functional.relu(self.other(wide * again))
         return (self.exit(torch.cat([self.pool(x).flatten(1), mean], 1)),)
 
 
@@ -190,7 +190,7 @@ def test_maps_cross_channel_last(kernels: Literal["xnnpack", "portable"]) -> Non
     assert shapes == [
         [(1, 12, 20, 3)],
         [(1, 12, 20, 8), (1, 6, 10, 12), (1, 8)],
-        [(1, 6, 10, 16), (1, 6, 10, 12), (1, 8)],
+        [(1, 6, 10, 16), (1, 6, 10, 12), (1, 8), (1, 6, 10, 12)],
     ]
     _assert_as_torch(program, stages, target)
 
